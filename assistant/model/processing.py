@@ -1,0 +1,81 @@
+"""Pictures and text to tensors, as a transformers processor."""
+
+from typing import Any
+
+from transformers import AutoProcessor, PreTrainedTokenizerBase, ProcessorMixin
+
+from .configuration import FlamingoConfig
+
+# Runs before a language model's own chat template, which often knows plain-string contents only: every message becomes
+# one string in which each picture is an image token. Plain strings pass unchanged.
+FLATTEN = (
+    "{%- set flat = namespace(messages=[]) -%}"
+    "{%- for message in messages -%}"
+    "{%- set content = namespace(text='') -%}"
+    "{%- if message['content'] is string -%}{%- set content.text = message['content'] -%}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- set content.text = content.text + (IMAGE if part['type'] == 'image' else part['text']) -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{%- set flat.messages = flat.messages + [dict(message, content=content.text)] -%}"
+    "{%- endfor -%}"
+    "{%- set messages = flat.messages -%}"
+)
+
+# For language models that bring no chat template.
+PLAIN_CHAT = (
+    "{%- for message in messages -%}"
+    "{{ {'system': '', 'user': 'User: ', 'assistant': 'Assistant: '}[message['role']] + message['content'] }}"
+    "{{ (eos_token if message['role'] == 'assistant' else '') + '\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ 'Assistant:' }}{%- endif -%}"
+)
+
+
+def chat_template(tokenizer: PreTrainedTokenizerBase, image_token: str) -> str:
+    """The language model's own chat template, made to take messages with pictures in them."""
+    return FLATTEN.replace("IMAGE", repr(image_token)) + (tokenizer.chat_template or PLAIN_CHAT)
+
+
+class FlamingoProcessor(ProcessorMixin):
+    """An image processor and a tokenizer side by side; one image token in the text stands for one picture.
+
+    ``apply_chat_template`` encodes control tokens in message texts as plain text, so that nobody can forge a picture
+    or the end of a turn.
+
+    Args:
+        image_processor: gives ``pixel_values`` [I, 3, h, w].
+        tokenizer: has ``image_token`` as one token.
+        chat_template: Jinja; as :func:`chat_template` makes it where none is given.
+        image_token: stands for a picture.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        image_token: str = "<image>",
+        **kwargs: Any,
+    ) -> None:
+        self.image_token = image_token
+        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
+        if self.image_token_id is None or self.image_token_id == tokenizer.unk_token_id:
+            raise ValueError(f"the tokenizer has no token {image_token!r}; add it, or name the one to use: image_token=")
+        super().__init__(
+            image_processor, tokenizer, chat_template=chat_template or _make_template(tokenizer, image_token), **kwargs
+        )
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
+        """One picture is one token; its latents reach the text through cross-attention."""
+        return self.image_token
+
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; tokenized prompts treat control tokens in message texts as text, unless told otherwise."""
+        if kwargs.get("tokenize"):
+            kwargs.setdefault("sanitize_control_tokens", True)
+        return super().apply_chat_template(conversation, *args, **kwargs)
+
+
+_make_template = chat_template  # the argument of FlamingoProcessor.__init__ hides the function's name
+
+AutoProcessor.register(FlamingoConfig, FlamingoProcessor)

@@ -1,0 +1,129 @@
+"""The perceiver resampler: any number of picture features in, R latents out (Flamingo, arXiv:2204.14198, section 3.1.1).
+
+Shapes in this package: B batch, T text tokens, N pictures of a row, I pictures of a batch, F frames, P patches,
+R latents, Dv vision width, D language width, W resampler width, H heads, C classes of the tower, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .attention import attend_to, split_heads
+from .configuration import FlamingoConfig
+
+
+class FeedForward(nn.Sequential):
+    """LayerNorm, up, GELU, down; without biases, as in Flamingo."""
+
+    def __init__(self, width: int, mult: int) -> None:
+        super().__init__(
+            nn.LayerNorm(width),
+            nn.Linear(width, width * mult, bias=False),
+            nn.GELU(),
+            nn.Linear(width * mult, width, bias=False),
+        )
+
+
+class PerceiverAttention(nn.Module):
+    """Latents attend to the features and to themselves."""
+
+    is_causal = False
+
+    def __init__(self, config: FlamingoConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.heads, head_dim = config.resampler_heads, config.resampler_head_dim
+        inner = self.heads * head_dim
+        self.scaling = head_dim**-0.5
+        self.norm_media = nn.LayerNorm(width)
+        self.norm_latents = nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_kv = nn.Linear(width, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, width, bias=False)
+
+    def forward(self, latents: Tensor, media: Tensor) -> Tensor:
+        """latents [I, R, W], media [I, M, W] -> [I, R, W]."""
+        latents = self.norm_latents(latents)
+        keys, values = self.to_kv(torch.cat((self.norm_media(media), latents), dim=1)).chunk(2, dim=-1)
+        q, k, v = (split_heads(x, self.heads) for x in (self.to_q(latents), keys, values))
+        return self.to_out(attend_to(self, q, k, v, mask=None))
+
+
+class PerceiverLayer(nn.Module):
+    def __init__(self, config: FlamingoConfig, width: int) -> None:
+        super().__init__()
+        self.attention = PerceiverAttention(config, width)
+        self.feed_forward = FeedForward(width, config.resampler_ff_mult)
+
+    def forward(self, latents: Tensor, media: Tensor) -> Tensor:
+        latents = latents + self.attention(latents, media)
+        return latents + self.feed_forward(latents)
+
+
+class PerceiverResampler(nn.Module):
+    """Turns the features of a picture, or of the frames of a clip, into R latents.
+
+    Besides Flamingo's own parts it can standardise features, project them to a narrower width, give patches of
+    convolutional towers a position, add the pooled features to the latents, and read the tower's class
+    probabilities as one more token (see :class:`FlamingoConfig`).
+    """
+
+    def __init__(self, config: FlamingoConfig) -> None:
+        super().__init__()
+        vision_width = config.vision_config.hidden_size
+        width = config.resampler_width or vision_width
+        self.max_frames = config.resampler_max_frames
+        self.latents = nn.Parameter(torch.empty(config.resampler_latents, width))
+        self.standardise = config.standardise_features
+        if self.standardise:
+            self.feature_mean = nn.Parameter(torch.zeros(vision_width), requires_grad=False)
+            self.feature_std = nn.Parameter(torch.ones(vision_width), requires_grad=False)
+        self.project = nn.Linear(vision_width, width) if width != vision_width else nn.Identity()
+        positions, frames = config.resampler_positions, config.resampler_max_frames
+        self.patch_positions = nn.Parameter(torch.empty(positions, width)) if positions else None
+        self.frame_positions = nn.Parameter(torch.empty(frames, width)) if frames else None
+        self.pool = nn.Linear(width, width, bias=False) if config.pooled_latents else None
+        classes = config.vision_config.num_labels
+        self.class_embedding = nn.Linear(classes, width, bias=False) if config.class_token else None
+        self.dropout = nn.Dropout(config.resampler_dropout)
+        self.layers = nn.ModuleList(PerceiverLayer(config, width) for _ in range(config.resampler_depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, patches: Tensor, class_logits: Tensor | None = None) -> Tensor:
+        """Resample.
+
+        Args:
+            patches: [I, F, P, Dv], features of I pictures of F frames.
+            class_logits: [I, F, C], the tower's own class logits, if ``class_token`` is set.
+
+        Returns:
+            [I, R, W] latents.
+
+        Raises:
+            ValueError: more frames than there are time embeddings.
+        """
+        pictures, frames = patches.shape[:2]
+        dtype = self.latents.dtype
+        if self.standardise:
+            patches = (patches.float() - self.feature_mean.float()) / self.feature_std.float()
+        media = self.project(self.dropout(patches.to(dtype)))  # [I, F, P, W]
+        pooled = media.mean(dim=2, keepdim=True)  # [I, F, 1, W]
+        if self.patch_positions is not None:
+            media = media + self.patch_positions
+        if self.pool is not None:
+            media = torch.cat((pooled, media), dim=2)
+        if self.class_embedding is not None:
+            if class_logits is None:
+                raise ValueError("this model reads the vision tower's class logits, and none were given")
+            probabilities = class_logits.float().softmax(-1).to(dtype)
+            media = torch.cat((self.class_embedding(probabilities).unsqueeze(2), media), dim=2)
+        if self.frame_positions is not None:
+            if frames > self.max_frames:
+                raise ValueError(f"a picture has {frames} frames; this model has time embeddings for {self.max_frames}")
+            media = media + self.frame_positions[:frames, None]
+        media = media.flatten(1, 2)  # [I, F * P', W]
+        latents = self.latents.expand(pictures, -1, -1)
+        if self.pool is not None:
+            latents = latents + self.pool(pooled.mean(dim=1))
+        for layer in self.layers:
+            latents = layer(latents, media)
+        return self.norm(latents)

@@ -1,0 +1,1 @@
+"""What teaches: data, bridge training and evaluation."""

@@ -1,0 +1,1 @@
+"""Bridge pretraining: teach the resampler and the gated blocks between two frozen models."""

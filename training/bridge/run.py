@@ -1,0 +1,120 @@
+"""From a configuration to a trained adapter: the parts, the data, the feature cache, the trainer."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from assistant.home import home
+from assistant.model import FlamingoForConditionalGeneration
+from assistant.model.assembly import assemble
+from assistant.parts import PARTS, ensure_part
+from training.data.build import build
+from training.data.imagenet import ImageNetClass, imagenet_classes
+
+from .config import BridgeConfig
+from .features import FeatureCache, cache_features
+from .loss import BridgeLoss
+from .samples import Name, Sampler
+from .trainer import BridgeTrainer, Pictures
+
+Report = Callable[[str, int, int], None]
+
+VALIDATION_SHARE = 50  # one picture in so many is only looked at
+
+
+def prepare(config: BridgeConfig, folder: Path, report: Report | None = None) -> BridgeTrainer:
+    """Everything that a run needs, ready to train.
+
+    Args:
+        config: of the run.
+        folder: where the run is kept.
+        report: called as ``report(what, done, total)`` while parts are fetched and features computed.
+    """
+    torch.manual_seed(config.seed)
+    dtype = getattr(torch, config.dtype)
+    places = [ensure_part(part) if part in PARTS else Path(part) for part in (config.vision, config.language)]
+    model, processor = assemble(places[0], places[1], dtype=dtype, rename=config.rename_tokens, **config.model)
+    if not torch.cuda.is_available():
+        model.set_attn_implementation("eager")  # several times faster than SDPA's backward on a CPU for short texts
+    data = build(config.data, report)
+    rows = training_rows(data)
+    files = [data / row["file"] for row in rows]
+    caches = home() / "cache" / "features"
+    if torch.cuda.is_available():
+        model.cuda()
+    cache = cache_features(model.model, files, config.variants, caches, seed=config.seed, progress=report)
+    classes = imagenet_classes()
+    initialise(model, cache, classes, processor.tokenizer, config.seed)
+    sampler = Sampler(
+        processor,
+        cache,
+        [[Name(with_article(row["article"], row["name"]))] for row in rows],
+        [class_names(c) for c in classes],
+        classifier(model),
+        config.seed,
+    )
+    pictures = np.arange(len(rows))
+    held = pictures % VALIDATION_SHARE == 0
+    loss = BridgeLoss(model, config.contrastive_weight, config.feature_noise, config.logit_noise)
+    notes = {"recipe": asdict(config), "pictures": len(rows), "threads": torch.get_num_threads()}
+    return BridgeTrainer(config, loss, sampler, Pictures(pictures[~held], pictures[held]), folder, notes)
+
+
+def training_rows(data: Path) -> list[dict[str, Any]]:
+    """The rows of a built training set that may be trained on; objects held out for evaluation are left out."""
+    with (data / "index.jsonl").open(encoding="utf-8") as lines:
+        return [row for row in map(json.loads, lines) if not row["heldout"]]
+
+
+def with_article(article: str, name: str) -> str:
+    """``"a"`` and ``"lion"`` -> ``"a lion"``; names without an article stay bare."""
+    return f"{article} {name}".strip()
+
+
+def class_names(item: ImageNetClass) -> list[Name]:
+    """Ways to name a class: its name, and now and then the everyday word above it.
+
+    A tower that is unsure between neighbours is unsure about the name and sure of the word above them, so a model
+    trained on both says "a dog" where it cannot tell the breed.
+    """
+    names = [Name(with_article(item.article, item.name))]
+    if item.coarse and item.coarse not in item.name:
+        article = "an" if item.coarse[0] in "aeiou" else "a"
+        names.append(Name(f"{article} {item.coarse}", 0.6))
+    return names
+
+
+def classifier(model: FlamingoForConditionalGeneration) -> tuple[Tensor, Tensor]:
+    """Weight [C, Dv] and bias [C] of the tower's classifier, float32 on the CPU."""
+    layers = [m for m in model.model.vision_tower.modules() if isinstance(m, nn.Linear)]
+    head = layers[-1]
+    return head.weight.detach().float().cpu(), head.bias.detach().float().cpu()
+
+
+@torch.no_grad()
+def initialise(
+    model: FlamingoForConditionalGeneration,
+    cache: FeatureCache,
+    classes: list[ImageNetClass],
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+) -> None:
+    """Start from what is known: feature statistics, and class tokens that are the words of the class names."""
+    resampler = model.model.resampler
+    if resampler.standardise:
+        mean, std = cache.statistics(np.random.default_rng(seed))
+        resampler.feature_mean.copy_(mean)
+        resampler.feature_std.copy_(std)
+    if resampler.class_embedding is not None:
+        words = model.get_input_embeddings().weight
+        if resampler.class_embedding.weight.shape[0] == words.shape[1]:
+            for item in classes:
+                ids = tokenizer.encode(" " + item.name, add_special_tokens=False)
+                resampler.class_embedding.weight[:, item.index] = words[ids].float().mean(0).to(words.dtype)

@@ -1,0 +1,224 @@
+"""The loop: optimizer, schedule, logging, checkpoints. One process or many, through accelerate."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from assistant.errors import AssistantError, MissingExtraError
+from assistant.model.adapter import save_adapter
+
+from .config import BridgeConfig, Stage
+from .loss import BridgeLoss
+from .run_log import RunLog
+from .samples import Sampler
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called as ``progress(step, steps, scalars)`` after every logged step."""
+
+CHECKPOINT = "checkpoint.pt"
+EVALUATION_STEP = 2**31 - 1  # draws batches that no training step draws
+
+
+@dataclass
+class Pictures:
+    """Which rows of the feature cache are trained on, and which are only looked at."""
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+class BridgeTrainer:
+    """Trains the adapter of a model.
+
+    Args:
+        config: of the run.
+        loss: holds the model.
+        sampler: draws the batches.
+        pictures: rows to train and to validate on.
+        folder: where the run is kept; a checkpoint found there is resumed.
+        description: notes that the adapter carries.
+    """
+
+    def __init__(
+        self,
+        config: BridgeConfig,
+        loss: BridgeLoss,
+        sampler: Sampler,
+        pictures: Pictures,
+        folder: Path,
+        description: dict[str, Any] | None = None,
+    ) -> None:
+        try:
+            from accelerate import Accelerator
+        except ImportError:
+            raise MissingExtraError("accelerate", "train") from None
+        self.config, self.sampler, self.pictures, self.folder = config, sampler, pictures, folder
+        self.description = description or {}
+        self.accelerator = Accelerator()
+        self.device = self.accelerator.device
+        self.plain = loss.to(self.device)
+        self.trainable = {name: p for name, p in loss.named_parameters() if p.requires_grad}
+        for parameter in self.trainable.values():
+            parameter.data = parameter.data.float()  # masters in float32; autocast computes in config.dtype
+        decayed = [p for p in self.trainable.values() if p.ndim >= 2]
+        others = [p for p in self.trainable.values() if p.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(config.betas[0], config.betas[1]))
+        self.loss, self.optimizer = self.accelerator.prepare(loss, optimizer)
+        self.step = self._resume()
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return sum(stage.steps for stage in self.config.stages)
+
+    def run(self, progress: Progress | None = None, stop_after: float | None = None) -> bool:
+        """Train from the last checkpoint to the end.
+
+        Args:
+            progress: called after every logged step.
+            stop_after: seconds after which the run stops at a checkpoint.
+
+        Returns:
+            Whether the run is complete.
+        """
+        log = RunLog(self.folder, self.step) if self.accelerator.is_main_process else None
+        started, running = time.monotonic(), []
+        try:
+            while self.step < self.steps:
+                running.append(self._train_step())
+                self.step += 1
+                if self.step % self.config.log_every == 0 or self.step == self.steps:
+                    scalars = {key: float(np.mean([r[key] for r in running if key in r])) for key in running[-1]}
+                    running.clear()
+                    if self.step % self.config.evaluate_every == 0 or self.step == self.steps:
+                        scalars |= self.evaluate()
+                    scalars["minutes"] = (time.monotonic() - started) / 60
+                    if log:
+                        log.write(self.step - 1, scalars)
+                        if progress:
+                            progress(self.step, self.steps, scalars)
+                over = stop_after is not None and time.monotonic() - started > stop_after
+                if self.step % self.config.checkpoint_every == 0 or self.step == self.steps or over:
+                    self.save()
+                if over:
+                    return self.step == self.steps
+        finally:
+            if log:
+                log.close()
+        return True
+
+    def _train_step(self) -> dict[str, float]:
+        stage, within = stage_at(self.config.stages, self.step)
+        rate = learning_rate(stage, within)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(hash_seed(self.config.seed, self.step, self.accelerator.process_index))
+        self.loss.train()
+        scalars = {"learning_rate": rate}
+        shares = list(sizes(stage).items())
+        for kind, size in shares:
+            batch = self.sampler.draw(kind, size, self.step, self.pictures.train, self.accelerator.process_index)
+            with self._autocast(), self._no_sync_unless(kind == shares[-1][0]):
+                losses = self.loss(batch.to(self.device))
+                self.accelerator.backward(losses.total * (size / sum(s for _, s in shares)))
+            scalars[f"loss/{kind}"] = losses.text.item()
+            scalars[f"contrastive/{kind}"] = losses.contrastive.item()
+        norm = self.accelerator.clip_grad_norm_(list(self.trainable.values()), self.config.max_grad_norm)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise AssistantError(f"the gradient is {float(norm)} at step {self.step}; lower learning_rate and resume")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return scalars | {"gradient_norm": float(norm or 0.0)}
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        dtype = getattr(torch, self.config.dtype)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def _no_sync_unless(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(self.loss)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """The loss on pictures never trained on, with the right and with swapped pictures, for every kind of the stage."""
+        stage, _ = stage_at(self.config.stages, self.step - 1)
+        self.plain.eval()
+        scalars = {}
+        for kind, size in sizes(stage).items():
+            batch = self.sampler.draw(kind, max(size, 16), EVALUATION_STEP, self.pictures.validation).to(self.device)
+            with self._autocast():
+                scalars[f"right/{kind}"] = self.plain(batch).text.item()
+                scalars[f"swapped/{kind}"] = self.plain(batch, swapped=True).text.item()
+        return scalars
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all, and the adapter beside it."""
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "step": self.step,
+            "weights": {name: p.detach().cpu() for name, p in self.trainable.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "config": dataclasses.asdict(self.config),
+        }
+        temporary = self.folder / f"{CHECKPOINT}.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / CHECKPOINT)
+        config = self.config
+        notes = {**self.description, "steps": self.step, "seed": config.seed}
+        save_adapter(
+            self.folder / "adapter", self.plain.model, config.vision, config.language, config.rename_tokens, notes
+        )
+
+    def _resume(self) -> int:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / CHECKPOINT
+        if not file.exists():
+            (self.folder / "config.json").write_text(json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
+            return 0
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        with torch.no_grad():
+            for name, value in state["weights"].items():
+                self.trainable[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])
+
+
+def stage_at(stages: list[Stage], step: int) -> tuple[Stage, int]:
+    """The stage of a step, and the step's number within it."""
+    for stage in stages:
+        if step < stage.steps:
+            return stage, step
+        step -= stage.steps
+    return stages[-1], stages[-1].steps
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Linear warm-up, then a cosine from ``learning_rate`` to ``final_learning_rate``."""
+    if step < stage.warmup:
+        return stage.learning_rate * (step + 1) / stage.warmup
+    progress = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
+    height = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    return stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * height
+
+
+def sizes(stage: Stage) -> dict[str, int]:
+    """How many samples of each kind a step has."""
+    total = sum(stage.mix.values())
+    return {kind: max(2, round(stage.batch_size * share / total)) for kind, share in stage.mix.items() if share > 0}
+
+
+def hash_seed(*numbers: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

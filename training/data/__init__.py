@@ -1,0 +1,1 @@
+"""Training pictures and evaluation sets, built from packages of public registries."""

@@ -1,0 +1,1 @@
+"""Measure a model on pictures that were never trained on."""

@@ -1,0 +1,140 @@
+"""`assistant ask`: one question, one answer."""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from assistant.errors import InputError
+from prompts import few_shot, user_message
+
+if TYPE_CHECKING:
+    from assistant import Answer, Event
+    from assistant.images import Picture
+
+__all__ = ["ask", "show"]
+
+
+@click.command(epilog="[img1], [img2] in TEXT place the pictures; otherwise they stand before it, in order.")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option("-q", "--question", metavar="TEXT", help='What is asked; "-", or none and a pipe: read from stdin.')
+@click.option(
+    "--demo",
+    "demos",
+    type=(str, str, str),
+    multiple=True,
+    metavar="IMAGE QUESTION ANSWER",
+    help="An example of what is wanted; as often as you like, before the question in this order.",
+)
+@click.option("--model", default="default", show_default=True, help="A hub id, a directory, or the embedded default.")
+@click.option("--device", help="cpu, cuda, cuda:1, mps...; by default what this machine has.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="By default what the device likes."
+)
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Makes a sampled answer repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def ask(
+    images: tuple[str, ...],
+    question: str | None,
+    demos: tuple[tuple[str, str, str], ...],
+    model: str,
+    device: str | None,
+    dtype: str | None,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int | None,
+    as_json: bool,
+) -> None:
+    """Ask about pictures: files or http(s) addresses. Without a picture, the language model answers alone."""
+    from assistant.images import load_pictures  # not for help: it brings numpy
+
+    # Whatever is wrong with the call is said before anything is fetched or loaded.
+    if not math.isfinite(temperature):
+        raise click.BadParameter(f"{temperature} is no finite number.", param_hint="--temperature")
+    text = _question(question)
+    pictures = load_pictures(images)
+    shown = [
+        (picture, _text(asked, "demonstration"), _text(answer, "demonstration"))
+        for picture, (_, asked, answer) in zip(load_pictures(image for image, _, _ in demos), demos, strict=True)
+    ]
+    few_shot(shown, user_message(text, pictures))
+    for picture in [*(picture for picture, _, _ in shown), *pictures]:
+        for note in picture.notes:
+            click.echo(f"note: {picture.name}: {note}", err=True)
+
+    from assistant import Assistant  # only now: it brings torch
+    from ui.progress import PartProgress
+
+    with PartProgress() as progress:
+        loaded = Assistant.from_pretrained(model, device=device, dtype=dtype, progress=progress)
+    events = loaded.stream(
+        text, images=pictures, demos=shown, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+    )
+    if as_json:
+        click.echo(json.dumps(_as_json(_last(events), pictures)))
+    else:
+        show(events)
+
+
+def _question(given: str | None) -> str:
+    """The question, from the option or from a pipe.
+
+    Raises:
+        InputError: there is none, or it is no text.
+    """
+    if given == "-" or (given is None and sys.stdin is not None and not sys.stdin.isatty()):
+        try:
+            given = sys.stdin.buffer.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"the question on stdin is not UTF-8 text ({error.reason}); write it with -q TEXT"
+            ) from None
+    text = _text(given or "", "question").strip()
+    if not text:
+        raise InputError("there is no question; write one with -q TEXT")
+    return text
+
+
+def _text(given: str, what: str) -> str:
+    try:
+        given.encode()  # bytes that were no UTF-8 arrive from the shell as lone surrogates, which no tokenizer takes
+    except UnicodeEncodeError:
+        raise InputError(f"the {what} is not UTF-8 text: {given!r}") from None
+    return given
+
+
+def show(events: "Iterable[Event]") -> None:
+    """Print the answer: as it grows on a terminal, whole into a pipe."""
+    from assistant import Finished, Token
+
+    live = sys.stdout.isatty()
+    for event in events:
+        match event:
+            case Token() if live:
+                click.echo(event.text, nl=False)
+            case Finished():
+                click.echo("" if live else event.answer.text)
+
+
+def _last(events: "Iterable[Event]") -> "Answer":
+    from assistant import Finished
+
+    *_, finished = events
+    assert isinstance(finished, Finished)  # the stream ends so, or raises
+    return finished.answer
+
+
+def _as_json(answer: "Answer", pictures: "Sequence[Picture]") -> dict[str, object]:
+    return {
+        "text": answer.text,
+        "model": answer.model,
+        "images": [picture.name for picture in pictures],
+        "prompt_tokens": answer.usage.prompt_tokens,
+        "completion_tokens": answer.usage.completion_tokens,
+        "seconds": {name: round(answer.seconds[name], 3) for name in ("load", "first_token", "total")},
+    }
