@@ -8,12 +8,13 @@ from threading import Thread
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, TextIteratorStreamer, set_seed
 
 from prompts import few_shot, pictures, to_chat, user_message
 
 from .errors import InputError, ModelError, PromptError
-from .images import ImageSource, Picture, load_picture, load_pictures
+from .images import ImageSource, Picture, load_pictures
 from .model import FlamingoForConditionalGeneration, FlamingoProcessor
 from .model.adapter import DESCRIPTION, Adapter, load_assembled
 from .parts import PARTS, Progress, ensure_part
@@ -21,8 +22,8 @@ from .parts import PARTS, Progress, ensure_part
 DEFAULT = Path(__file__).parent / "default"
 """The adapter of the embedded default."""
 
-Demo = tuple[ImageSource | Picture, str, str]
-"""A few-shot example: picture, question, answer."""
+Demo = tuple[ImageSource | Picture | None, str, str]
+"""A few-shot example: picture (or ``None``), question, answer."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,13 @@ class Assistant:
             model, processor = load_assembled(folder, vision, language, kind)
         else:
             try:
-                model = AutoModelForImageTextToText.from_pretrained(name, dtype=kind)
+                model, report = AutoModelForImageTextToText.from_pretrained(name, dtype=kind, output_loading_info=True)
                 processor = AutoProcessor.from_pretrained(name)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 first = str(error).strip().splitlines()[0]
                 raise ModelError(f"there is no model {name!r} here: {first}; see: assistant models list") from None
+            if missing := report["missing_keys"]:
+                raise ModelError(f"{name} is damaged: {len(missing)} weights are missing; fetch it again")
         model = model.eval().to(place)
         return cls(model, processor, name, time.monotonic() - started)
 
@@ -191,8 +194,12 @@ class Assistant:
             raise InputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         if not 0 <= temperature < float("inf"):
             raise InputError(f"temperature must be 0 (greedy) or more, got {temperature}")
+        if seed is not None and not 0 <= seed < 2**32:
+            raise InputError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
         started = time.monotonic()
         inputs = self.encode(question, images, demos)
+        if limit := self._context():
+            max_new_tokens = min(max_new_tokens, limit - inputs["input_ids"].shape[1])
         return self._stream(inputs, max_new_tokens, temperature, seed, started)
 
     def encode(
@@ -200,7 +207,8 @@ class Assistant:
     ) -> dict[str, torch.Tensor]:
         """The tensors that the model gets for a question: ``input_ids``, ``attention_mask`` and, with pictures,
         ``pixel_values`` [I, 3, h, w] in the order of the prompt. Errors as in :meth:`stream`."""
-        shown = [(load_picture(image), asked, answer) for image, asked, answer in demos]
+        shown_images = iter(load_pictures(image for image, _, _ in demos if image is not None))
+        shown = [(None if image is None else next(shown_images), asked, answer) for image, asked, answer in demos]
         messages = few_shot(shown, user_message(question, load_pictures(images)))
         chat = to_chat(messages)
         seen = iter(pictures(messages))
@@ -211,13 +219,17 @@ class Assistant:
         inputs = self.processor.apply_chat_template(
             chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
-        limit = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        limit = self._context()
         length = inputs["input_ids"].shape[1]
         if limit and length >= limit:
             raise PromptError(
                 f"the prompt has {length} tokens and the model reads {limit}; leave out examples or shorten it"
             )
         return {key: value.to(self.model.device) for key, value in inputs.items()}
+
+    def _context(self) -> int | None:
+        """Most tokens that the language model reads and writes, if it has such a limit."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     def _stream(
         self, inputs: dict[str, torch.Tensor], max_new_tokens: int, temperature: float, seed: int | None, started: float

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,14 +25,14 @@ def load_config(kind: type[T], path: str | Path, overrides: Sequence[str] = ()) 
             read as YAML.
 
     Raises:
-        ConfigError: the file cannot be read, a key is not known (the nearest known one is named), or a value has
-            another type than its field.
+        ConfigError: the file cannot be read, a key is not known (the nearest known one is named), a value has another
+            type than its field, or the dataclass refuses it with a ``ValueError``.
     """
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no valid YAML ({' '.join(str(error).split())})") from None
     for override in overrides:
         _override(tree, override)
@@ -43,12 +43,16 @@ def _override(tree: Any, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
         raise ConfigError(f"--set {override}: write it as key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: no valid YAML ({' '.join(str(error).split())})") from None
     *parents, last = key.split(".")
     node = tree
     try:
         for name in parents:
             node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
-        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(text)
+        node[int(last) if isinstance(node, list) else last] = value
     except (ValueError, IndexError, TypeError, AttributeError):
         raise ConfigError(f"--set {override}: there is no {key}") from None
 
@@ -73,7 +77,7 @@ def from_tree(kind: Any, tree: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(tree, dict):
             raise ConfigError(f"{where}: must be a mapping, got {tree!r}")
-        return {k: from_tree(arguments[1], v, f"{where}.{k}") for k, v in tree.items()}
+        return {from_tree(arguments[0], k, where): from_tree(arguments[1], v, f"{where}.{k}") for k, v in tree.items()}
     if kind is float and isinstance(tree, (int, str)) and not isinstance(tree, bool):
         try:
             return float(tree)  # YAML reads 1e-3 as a string
@@ -89,11 +93,7 @@ def _dataclass(kind: Any, tree: Any, where: str) -> Any:
         raise ConfigError(f"{where}: must be a mapping, got {tree!r}")
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}
-    for key in tree:
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(fields)}"
-            raise ConfigError(f"{where}: {key} is not known{hint}")
+    check_keys(tree, fields, where)
     missing = [
         n
         for n, f in fields.items()
@@ -101,4 +101,22 @@ def _dataclass(kind: Any, tree: Any, where: str) -> Any:
     ]
     if missing:
         raise ConfigError(f"{where}: {', '.join(missing)} is missing")
-    return kind(**{key: from_tree(hints[key], value, f"{where}: {key}") for key, value in tree.items()})
+    values = {key: from_tree(hints[key], value, f"{where}: {key}") for key, value in tree.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def check_keys(given: Iterable[Any], known: Iterable[str], where: str) -> None:
+    """Hold keys against those that are known.
+
+    Raises:
+        ConfigError: one is not known; the nearest known one is named.
+    """
+    known = list(known)
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"{where}: {key} is not known; {hint}")

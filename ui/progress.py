@@ -44,7 +44,8 @@ class PartProgress:
             self._stages[name] = stage
             if not self._console.is_terminal:
                 click.echo(text, err=True)
-        self._bars.start()  # not before there is something to show; a second start does nothing
-        if name not in self._tasks:
+            if name in self._tasks:  # a new bar for each stage: a bar cannot go from a known total to an unknown one
+                self._bars.remove_task(self._tasks[name])
             self._tasks[name] = self._bars.add_task(text, total=total)
-        self._bars.update(self._tasks[name], description=text, completed=done, total=total)
+            self._bars.start()  # not before there is something to show; a second start does nothing
+        self._bars.update(self._tasks[name], completed=done)

@@ -144,15 +144,27 @@ def load_adapter(model: FlamingoForConditionalGeneration, folder: Path) -> None:
         name for name in set(tensors) & set(wanted) if tensors[name].shape != wanted[name].shape
     )
     if wrong:
-        raise ModelError(f"{folder / WEIGHTS} does not fit its description: {len(wrong)} weights differ, first {wrong[0]}")
+        raise ModelError(f"{folder / WEIGHTS} does not fit its description: {len(wrong)} weights, first {wrong[0]}")
     model.load_state_dict(tensors, strict=False)
 
 
 def load_assembled(
     folder: Path, vision: Path | str, language: Path | str, dtype: torch.dtype
 ) -> tuple[FlamingoForConditionalGeneration, FlamingoProcessor]:
-    """The model of an adapter: its parts from the given places, joined, with the adapter's weights."""
+    """The model of an adapter: its parts from the given places, joined, with the adapter's weights.
+
+    Raises:
+        ModelError: a part or the adapter is damaged, or they do not belong together.
+    """
     adapter = Adapter.read(folder)
-    model, processor = assemble(vision, language, dtype=dtype, rename=adapter.rename_tokens, **adapter.model)
+    exact = torch.float32 if dtype == torch.float16 else dtype  # float16 would round what the fingerprints compare
+    try:
+        model, processor = assemble(vision, language, dtype=exact, rename=adapter.rename_tokens, **adapter.model)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{folder / DESCRIPTION} does not describe a model of these parts: {error}") from error
     load_adapter(model, folder)
+    if dtype != exact:
+        for tensor in model.state_dict(keep_vars=True).values():  # and not the rotary frequencies, which stay float32
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)
     return model, processor

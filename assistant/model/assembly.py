@@ -1,11 +1,12 @@
 """Build a Flamingo model from a frozen vision tower and a frozen language model."""
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -15,9 +16,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from . import efficientnet_lite  # noqa: F401  registers the tower of the embedded default
+from assistant.errors import ModelError
+
 from .configuration import FlamingoConfig
-from .gated_cross_attention import insert_blocks
+from .gated_cross_attention import GatedCrossAttentionBlock, insert_blocks
 from .modeling import FlamingoForConditionalGeneration
 from .processing import FlamingoProcessor
 from .resampler import PerceiverResampler
@@ -32,7 +34,9 @@ def load_vision_tower(source: Source, dtype: torch.dtype) -> PreTrainedModel:
     return AutoModel.from_pretrained(source, config=getattr(config, "vision_config", config), dtype=dtype)
 
 
-def join(vision_tower: PreTrainedModel, language_model: PreTrainedModel, **fields: Any) -> FlamingoForConditionalGeneration:
+def join(
+    vision_tower: PreTrainedModel, language_model: PreTrainedModel, **fields: Any
+) -> FlamingoForConditionalGeneration:
     """Join loaded parts with a fresh resampler and fresh gated blocks; both parts are frozen and used as they are.
 
     Args:
@@ -52,21 +56,19 @@ def join(vision_tower: PreTrainedModel, language_model: PreTrainedModel, **field
     model.model.language_model = language_model.base_model
     model.lm_head = language_model.get_output_embeddings()
     model.model.resampler = resampler
-    for name, module in model.named_modules():
-        if is_adapter_key(f"{name}."):
-            model._init_weights(module)
+    for module in (resampler, *(m for m in language_model.modules() if isinstance(m, GatedCrossAttentionBlock))):
+        module.apply(model._init_weights)  # children first: a block may zero what its linear layers draw
     for name, parameter in model.named_parameters():
         trainable = is_adapter_key(name) and "feature_" not in name
         parameter.requires_grad_(trainable)
         if is_adapter_key(name):
             parameter.data = parameter.data.to(dtype)
     model.generation_config = language_model.generation_config
-    model.generation_config.suppress_tokens = [config.image_token_id]
     return model.eval()
 
 
 def is_adapter_key(name: str) -> bool:
-    """Whether a parameter or module belongs to what is trained: the resampler and the gated blocks."""
+    """Whether a parameter belongs to what is trained: the resampler and the gated blocks."""
     return name.startswith("model.resampler.") or ".gated_cross_attention." in name
 
 
@@ -86,15 +88,34 @@ def assemble(
         dtype: of all weights.
         rename: unused special tokens of the language model that become the image and end-of-chunk token.
         fields: of :class:`FlamingoConfig`.
+
+    Raises:
+        ModelError: a part is not there or damaged.
     """
-    tokenizer = AutoTokenizer.from_pretrained(language)
-    if rename:
-        rename_tokens(tokenizer, rename)
-    language_model = AutoModelForCausalLM.from_pretrained(language, dtype=dtype)
+    with naming_the_part("vision", vision):
+        vision_tower = load_vision_tower(vision, dtype)
+        image_processor = AutoImageProcessor.from_pretrained(vision, backend="pil")
+    with naming_the_part("language", language):
+        tokenizer = AutoTokenizer.from_pretrained(language)
+        language_model = AutoModelForCausalLM.from_pretrained(language, dtype=dtype)
+    rename_tokens(tokenizer, rename or {})
     add_tokens(tokenizer)
     if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
-        language_model.resize_token_embeddings(len(tokenizer))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the new rows are drawn, and an adapter has to meet the same ones again
+            language_model.resize_token_embeddings(len(tokenizer))
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    model = join(load_vision_tower(vision, dtype), language_model, image_token_id=image_token_id, **fields)
-    image_processor = AutoImageProcessor.from_pretrained(Path(vision) if Path(vision).exists() else vision, backend="pil")
+    model = join(vision_tower, language_model, image_token_id=image_token_id, **fields)
     return model, FlamingoProcessor(image_processor, tokenizer)
+
+
+@contextmanager
+def naming_the_part(role: str, source: Source) -> Iterator[None]:
+    """Turn what goes wrong while a part is loaded into a :class:`ModelError` that names it."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"the {role} part {source} cannot be loaded: {reason[0]}; fetch it again or name another"
+        ) from error

@@ -23,7 +23,8 @@ class FlamingoConfig(PreTrainedConfig):
         resampler_max_frames: frames that get a learned time embedding; 0 for none.
         standardise_features: shift and scale every feature channel by statistics that travel with the weights.
         pooled_latents: add the projected mean of the patches to every latent.
-        class_token: let the resampler read the tower's own class probabilities as one more token.
+        class_token: let the resampler read the tower's own class probabilities, as one more token and, projected, in
+            every latent.
         cross_attention_layers: indices of the decoder layers that a gated block precedes.
         cross_attention_heads, cross_attention_head_dim, cross_attention_ff_mult: shape of one gated block.
         gate_init: value of the gates before the tanh. Flamingo starts at 0.

@@ -110,8 +110,9 @@ def insert_blocks(language_model: PreTrainedModel, config: FlamingoConfig) -> No
     stacks = [m for m in language_model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(stacks) != 1:
         raise ValueError(f"{type(language_model).__name__} has {len(stacks)} stacks of {depth} layers; it needs one")
-    for i, layer in enumerate(stacks[0]):
-        layer.__class__ = with_media(type(layer))
+    stack: Any = stacks[0]
+    for i, layer in enumerate(stack):
+        layer.__class__ = with_media(type(layer))  # type: ignore[arg-type]
         block = None
         if i in config.cross_attention_layers:
             block = GatedCrossAttentionBlock(config, config.cross_attention_layers.index(i))

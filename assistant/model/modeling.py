@@ -18,7 +18,9 @@ from transformers import (
     initialization,
 )
 from transformers.cache_utils import Cache
+from transformers.generation import LogitsProcessorList, SuppressTokensLogitsProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
 
 from .configuration import FlamingoConfig
 from .gated_cross_attention import GatedCrossAttentionBlock, insert_blocks
@@ -37,6 +39,14 @@ class FlamingoPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _skip_keys_device_placement = ["past_key_values"]
+
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        """Gated blocks sit in the language model, which would initialise them as its own layers."""
+        for module in self.modules():
+            if isinstance(module, GatedCrossAttentionBlock):
+                module.apply(self._initialize_weights)
+        super().initialize_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -116,6 +126,7 @@ class FlamingoModel(FlamingoPreTrainedModel):
             raise ValueError(f"the text has {sum(counts)} image tokens ({counts} a row), and {len(latents)} pictures")
         return nn.utils.rnn.pad_sequence(latents.split(counts), batch_first=True)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -137,26 +148,31 @@ class FlamingoModel(FlamingoPreTrainedModel):
             image_latents: [B, N, R, W], the same already encoded.
 
         Raises:
-            ValueError: the numbers of image tokens and pictures differ.
+            ValueError: the numbers of image tokens and pictures differ, or pictures cannot reach the text.
         """
-        if pixel_values is not None and image_latents is None:
+        if input_ids is None:
+            if pixel_values is not None or image_latents is not None:
+                raise ValueError("pictures need input_ids: an image token says where each one stands")
+        elif pixel_values is not None and image_latents is None:
             image_latents = self.image_latents(pixel_values, input_ids)
         if use_cache is None:
             use_cache = not self.training
+        if self.training and any(getattr(m, "gradient_checkpointing", False) for m in self.language_model.modules()):
+            use_cache, past_key_values = False, None  # as the decoder layers do: a recomputed layer would fill it twice
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config.text_config)
         media = None
         if input_ids is not None:
-            self._check_pictures(input_ids, image_latents, past_key_values)
+            started = past_key_values is not None and past_key_values.get_seq_length() > 0
+            if image_latents is not None or not started:  # a decode step must not wait for the device to count
+                self.check_pictures(input_ids, image_latents)
             layers = None
             if past_key_values is not None:
                 layers = add_media_layers(
                     past_key_values, self.config.text_config.num_hidden_layers, len(self.config.cross_attention_layers)
                 )
             media = lay_out(input_ids, self.config.image_token_id, image_latents, layers, self.config.attend)
-        elif image_latents is not None:
-            raise ValueError("pictures need input_ids: an image token says where each one stands")
-        return self.language_model(
+        outputs = self.language_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -164,13 +180,20 @@ class FlamingoModel(FlamingoPreTrainedModel):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             media=media,
+            return_dict=True,
             **kwargs,
         )
+        if media is not None and media.layers and not media.layers[0].is_initialized:
+            language_model = type(self.language_model).__name__
+            raise ValueError(f"pictures do not reach {language_model}: it hands no keyword arguments to its layers")
+        return outputs
 
-    def _check_pictures(self, input_ids: Tensor, latents: Tensor | None, cache: Cache | None) -> None:
-        started = cache is not None and cache.get_seq_length() > 0
-        if latents is None and started:
-            return  # a decode step: no look at the ids, which would wait for the device
+    def check_pictures(self, input_ids: Tensor, latents: Tensor | None) -> None:
+        """Count the image tokens of a row [B, T] against the pictures of a row [B, N, R, W].
+
+        Raises:
+            ValueError: the numbers differ.
+        """
         most = int(picture_counts(input_ids, self.config.image_token_id).amax())
         given = 0 if latents is None else latents.shape[1]
         if most != given:
@@ -186,12 +209,10 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
         with torch.device("meta"):
             bare = AutoModelForCausalLM.from_config(config.text_config)
         head = bare.get_output_embeddings()
-        self.lm_head = nn.Linear(head.in_features, head.out_features, bias=head.bias is not None)
+        self.lm_head: nn.Module = nn.Linear(head.in_features, head.out_features, bias=head.bias is not None)
         prefix = f"{bare.base_model_prefix}."
-        self._tied_weights_keys = {
-            "lm_head.weight": f"model.language_model.{source.removeprefix(prefix)}"
-            for source in (bare._tied_weights_keys or {}).values()
-        }
+        sources = [source.removeprefix(prefix) for source in (bare._tied_weights_keys or {}).values()]
+        self._tied_weights_keys = {"lm_head.weight": f"model.language_model.{sources[0]}"} if sources else {}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -212,6 +233,7 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
             logits = torch.tanh(logits / text.final_logit_softcapping) * text.final_logit_softcapping
         return logits
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -236,6 +258,7 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
             use_cache=use_cache,
             pixel_values=pixel_values,
             image_latents=image_latents,
+            return_dict=True,
             **kwargs,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -262,11 +285,33 @@ class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin)
     ) -> tuple[Tensor, dict[str, Any]]:
         """Encode each picture once, before beams and samples repeat the rows."""
         pixel_values = model_kwargs.pop("pixel_values", None)
-        if pixel_values is not None and model_kwargs.get("image_latents") is None:
-            cache = model_kwargs.get("past_key_values")
-            cached = 0 if cache is None else cache.get_seq_length()
-            model_kwargs["image_latents"] = self.model.image_latents(pixel_values, input_ids[:, cached:])
+        if input_ids is not None and model_kwargs.get("image_latents") is None:
+            new_ids = self._new_ids(input_ids, **model_kwargs)
+            if pixel_values is None:
+                self.model.check_pictures(new_ids, None)
+            else:
+                model_kwargs["image_latents"] = self.model.image_latents(pixel_values, new_ids)
         return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **model_kwargs)
+
+    @staticmethod
+    def _new_ids(
+        input_ids: Tensor,
+        past_key_values: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """The tokens after a cached prefix: generate takes all so far, or only these under a mask over all."""
+        over_all = attention_mask if attention_mask is not None else position_ids  # an all-ones mask is dropped early
+        if past_key_values is None or (over_all is not None and over_all.shape[-1] != input_ids.shape[1]):
+            return input_ids
+        return input_ids[:, past_key_values.get_seq_length() :]
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """No picture comes out of a language model: its token is ruled out before anything else looks at the scores."""
+        processors = super()._get_logits_processor(*args, **kwargs)
+        processors.insert(0, SuppressTokensLogitsProcessor([self.config.image_token_id], device=self.device.type))
+        return processors
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, is_first_iteration: bool = False, **kwargs: Any

@@ -21,6 +21,9 @@ FLATTEN = (
     "{%- set messages = flat.messages -%}"
 )
 
+# Where the tokenizer puts a token at the start of every text, a chat has to start with it as well.
+START = "{{- bos_token -}}"
+
 # For language models that bring no chat template.
 PLAIN_CHAT = (
     "{%- for message in messages -%}"
@@ -33,7 +36,24 @@ PLAIN_CHAT = (
 
 def chat_template(tokenizer: PreTrainedTokenizerBase, image_token: str) -> str:
     """The language model's own chat template, made to take messages with pictures in them."""
-    return FLATTEN.replace("IMAGE", repr(image_token)) + (tokenizer.chat_template or PLAIN_CHAT)
+    bos = tokenizer.bos_token_id
+    start = START if bos is not None and tokenizer("").input_ids[:1] == [bos] else ""
+    return FLATTEN.replace("IMAGE", repr(image_token)) + (tokenizer.chat_template or start + PLAIN_CHAT)
+
+
+def whole_texts(messages: Any) -> Any:
+    """Join neighbouring text parts of messages (or of lists of messages), so that no control token hides in two."""
+    if isinstance(messages, (list, tuple)):
+        return [whole_texts(message) for message in messages]
+    if not isinstance(messages.get("content"), (list, tuple)):
+        return messages
+    parts: list[dict[str, Any]] = []
+    for part in messages["content"]:
+        if parts and part["type"] == parts[-1]["type"] == "text":
+            parts[-1] = {**parts[-1], "text": parts[-1]["text"] + part["text"]}
+        else:
+            parts.append(part)
+    return {**messages, "content": parts}
 
 
 class FlamingoProcessor(ProcessorMixin):
@@ -60,7 +80,7 @@ class FlamingoProcessor(ProcessorMixin):
         self.image_token = image_token
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         if self.image_token_id is None or self.image_token_id == tokenizer.unk_token_id:
-            raise ValueError(f"the tokenizer has no token {image_token!r}; add it, or name the one to use: image_token=")
+            raise ValueError(f"the tokenizer has no token {image_token!r}; add it, or name another with image_token=")
         super().__init__(
             image_processor, tokenizer, chat_template=chat_template or _make_template(tokenizer, image_token), **kwargs
         )
@@ -70,9 +90,12 @@ class FlamingoProcessor(ProcessorMixin):
         return self.image_token
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; tokenized prompts treat control tokens in message texts as text, unless told otherwise."""
+        """As in transformers; tokenized prompts take control tokens in message texts as text, unless told otherwise."""
         if kwargs.get("tokenize"):
             kwargs.setdefault("sanitize_control_tokens", True)
+            conversation = whole_texts(conversation)
+            # As tokenizers do it: the template writes all special tokens of a chat.
+            kwargs["processor_kwargs"] = {"add_special_tokens": False, **(kwargs.get("processor_kwargs") or {})}
         return super().apply_chat_template(conversation, *args, **kwargs)
 
 

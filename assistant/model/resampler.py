@@ -1,4 +1,4 @@
-"""The perceiver resampler: any number of picture features in, R latents out (Flamingo, arXiv:2204.14198, section 3.1.1).
+"""The perceiver resampler: any number of features in, R latents out (Flamingo, arXiv:2204.14198, section 3.1.1).
 
 Shapes in this package: B batch, T text tokens, N pictures of a row, I pictures of a batch, F frames, P patches,
 R latents, Dv vision width, D language width, W resampler width, H heads, C classes of the tower, V vocabulary.
@@ -64,7 +64,7 @@ class PerceiverResampler(nn.Module):
 
     Besides Flamingo's own parts it can standardise features, project them to a narrower width, give patches of
     convolutional towers a position, add the pooled features to the latents, and read the tower's class
-    probabilities as one more token (see :class:`FlamingoConfig`).
+    probabilities, as one more token and in the latents (see :class:`FlamingoConfig`).
     """
 
     def __init__(self, config: FlamingoConfig) -> None:
@@ -84,6 +84,8 @@ class PerceiverResampler(nn.Module):
         self.pool = nn.Linear(width, width, bias=False) if config.pooled_latents else None
         classes = config.vision_config.num_labels
         self.class_embedding = nn.Linear(classes, width, bias=False) if config.class_token else None
+        self.class_norm = nn.LayerNorm(width) if config.class_token else None
+        self.class_pool = nn.Linear(width, width, bias=False) if config.class_token else None
         self.dropout = nn.Dropout(config.resampler_dropout)
         self.layers = nn.ModuleList(PerceiverLayer(config, width) for _ in range(config.resampler_depth))
         self.norm = nn.LayerNorm(width)
@@ -111,11 +113,12 @@ class PerceiverResampler(nn.Module):
             media = media + self.patch_positions
         if self.pool is not None:
             media = torch.cat((pooled, media), dim=2)
-        if self.class_embedding is not None:
+        if self.class_embedding is not None and self.class_norm is not None:
             if class_logits is None:
                 raise ValueError("this model reads the vision tower's class logits, and none were given")
             probabilities = class_logits.float().softmax(-1).to(dtype)
-            media = torch.cat((self.class_embedding(probabilities).unsqueeze(2), media), dim=2)
+            class_token = self.class_norm(self.class_embedding(probabilities))  # [I, F, W]
+            media = torch.cat((class_token.unsqueeze(2), media), dim=2)
         if self.frame_positions is not None:
             if frames > self.max_frames:
                 raise ValueError(f"a picture has {frames} frames; this model has time embeddings for {self.max_frames}")
@@ -124,6 +127,8 @@ class PerceiverResampler(nn.Module):
         latents = self.latents.expand(pictures, -1, -1)
         if self.pool is not None:
             latents = latents + self.pool(pooled.mean(dim=1))
+        if self.class_pool is not None:
+            latents = latents + self.class_pool(class_token.mean(dim=1, keepdim=True))
         for layer in self.layers:
             latents = layer(latents, media)
         return self.norm(latents)

@@ -24,14 +24,17 @@ def rename_tokens(tokenizer: PreTrainedTokenizerBase, names: dict[str, str]) -> 
     for old, new in names.items():
         if old in vocabulary:
             vocabulary[new] = vocabulary.pop(old)
-            for token in state["added_tokens"]:
-                if token["content"] == old:
-                    token.update(content=new, special=True)
+        for token in state["added_tokens"]:
+            if token["content"] == old:
+                token.update(content=new, special=True)
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.extra_special_tokens = [names.get(token, token) for token in tokenizer.extra_special_tokens]
     return tokenizer
 
 
 def add_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
     """Add the image and end-of-chunk tokens where they are missing, as OpenFlamingo does; returns how many."""
-    missing = [t for t in (END_OF_CHUNK_TOKEN, IMAGE_TOKEN) if t not in tokenizer.get_vocab()]
-    return tokenizer.add_special_tokens({"additional_special_tokens": missing}) if missing else 0
+    size = len(tokenizer)
+    tokens = {"extra_special_tokens": [END_OF_CHUNK_TOKEN, IMAGE_TOKEN]}
+    tokenizer.add_special_tokens(tokens, replace_extra_special_tokens=False)
+    return len(tokenizer) - size

@@ -10,6 +10,7 @@ from PIL import Image
 
 from assistant import Answer, Finished, Started, Token, Usage
 from assistant.images import load_picture
+from assistant.parts import PARTS, part_state
 from ui.cli import cli
 from ui.commands.ask import show
 
@@ -42,6 +43,7 @@ class Scripted:
 @pytest.fixture
 def scripted(monkeypatch):
     fake = Scripted()
+    monkeypatch.setattr("ui.commands.ask._quiet_libraries", lambda: None)  # it is meant for the rest of a process
     monkeypatch.setattr("assistant.Assistant", fake)
     return fake
 
@@ -169,6 +171,7 @@ def test_a_terminal_sees_the_answer_grow(monkeypatch, capsys):
 CALL = """
 import sys
 from assistant.images import load_picture
+from assistant.parts import PARTS, part_state
 from ui.cli import cli
 try:
     cli.main(sys.argv[1:])
@@ -193,3 +196,23 @@ def test_a_bad_picture_ends_before_torch_is_even_imported(tmp_path):
     assert str(text) in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.slow
+def test_the_default_answers_with_examples_and_says_nothing_else(photo):
+    if any(part_state(name) != "ready" for name in PARTS):
+        pytest.skip("needs the frozen parts: assistant models fetch")
+    command = ["ask", photo, "-q", "[img1] What is this?", "--demo", photo, "What is this?", "a dax"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from ui.cli import main; main()", *command, "--json", "--max-new-tokens", "4"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = json.loads(done.stdout)
+    assert found["text"]
+    assert found["images"] == [photo]
+    assert 0 < found["completion_tokens"] <= 4
+    assert 0 < found["seconds"]["first_token"] <= found["seconds"]["total"]

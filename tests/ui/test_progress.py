@@ -11,8 +11,10 @@ def test_a_terminal_sees_a_bar_for_each_part_that_is_worked_on(monkeypatch):
     with PartProgress() as progress:
         progress("here-already", "ready", 10, 10)
         progress("language", "download", 5_000_000, 10_000_000)
+        progress("language", "convert", 0, None)
         progress("language", "verify", 10_000_000, 10_000_000)
     shown = screen.getvalue()
+    assert "0/? bytes" in shown
     assert "language: checking the hash" in shown
     assert "10.0/10.0 MB" in shown
     assert "here-already" not in shown

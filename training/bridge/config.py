@@ -1,7 +1,10 @@
 """What a bridge training run is made of."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Kind = Literal["caption", "photo_caption", "chat", "photo_chat"]
+"""Kinds of samples, see :mod:`training.bridge.samples`. Batches are seeded by their order."""
 
 
 @dataclass
@@ -11,17 +14,23 @@ class Stage:
     Args:
         steps: optimizer steps.
         batch_size: pictures a step and process.
-        mix: share of each kind of sample, see :mod:`training.bridge.samples`.
+        mix: share of each kind of sample.
         learning_rate: at the start of the stage after warm-up; it decays to ``final_learning_rate`` by a cosine.
         warmup: steps of linear warm-up.
     """
 
     steps: int
     batch_size: int
-    mix: dict[str, float]
+    mix: dict[Kind, float]
     learning_rate: float
     final_learning_rate: float
     warmup: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
+        if min(self.mix.values(), default=0) < 0 or not sum(self.mix.values()):
+            raise ValueError(f"mix needs shares of at least 0, and one above, got {self.mix}")
 
 
 @dataclass
@@ -38,6 +47,7 @@ class BridgeConfig:
         contrastive_weight: of the auxiliary loss between mean latent and mean caption embedding.
         feature_noise, logit_noise: standard deviation of noise on features (in units of each channel's own standard
             deviation) and on the tower's class logits.
+        patch_dropout: share of pseudo-photographs of which only the tower's class logits are shown.
         weight_decay, max_grad_norm, betas: of AdamW.
         log_every, evaluate_every, checkpoint_every: in steps.
         dtype: of the frozen parts and of the arithmetic.
@@ -54,10 +64,20 @@ class BridgeConfig:
     contrastive_weight: float = 0.3
     feature_noise: float = 0.1
     logit_noise: float = 0.5
+    patch_dropout: float = 0.25
     weight_decay: float = 0.05
     max_grad_norm: float = 1.0
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     log_every: int = 10
     evaluate_every: int = 100
     checkpoint_every: int = 200
-    dtype: str = "bfloat16"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("stages is empty")
+        for name in ("variants", "log_every", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if len(self.betas) != 2:
+            raise ValueError(f"betas must be two numbers, got {self.betas}")

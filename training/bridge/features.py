@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def cache_features(
     *,
     seed: int = 0,
     batch_size: int = 32,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FeatureCache:
     """Compute, or reuse, the features of a list of pictures.
 
@@ -111,7 +112,8 @@ def _fill(
             arrays["logits"][start : rows.stop, variant] = output.logits.half().cpu().numpy()
         for array in arrays.values():
             array.flush()
-        done_file.write_text(str(rows.stop))
+        done_file.with_suffix(".part").write_text(str(rows.stop))
+        os.replace(done_file.with_suffix(".part"), done_file)
         if progress:
             progress("features", rows.stop, len(pictures))
     return FeatureCache(**{key: np.load(target / f"{key}.npy", mmap_mode="r") for key in shapes})

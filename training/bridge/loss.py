@@ -46,9 +46,12 @@ class BridgeLoss(nn.Module):
         width = model.model.resampler.latents.shape[1]
         self.image_head = nn.Linear(width, model.config.text_config.hidden_size)
         self.logit_scale = nn.Parameter(torch.tensor(2.3))
+        if not contrastive_weight:  # DistributedDataParallel waits for the gradient of whatever could have one
+            self.image_head.requires_grad_(False)
+            self.logit_scale.requires_grad_(False)
 
     def forward(self, batch: Batch, swapped: bool = False) -> Losses:
-        """The losses of a batch; ``swapped`` hands every row the picture of the next one."""
+        """The losses of a batch; ``swapped`` hands every row the picture of the row before it."""
         latents = self.latents(batch)
         if swapped:
             latents = latents.roll(1, dims=0)
@@ -95,7 +98,7 @@ class BridgeLoss(nn.Module):
         return cache
 
     def contrastive_loss(self, batch: Batch, latents: Tensor) -> Tensor:
-        """Symmetric InfoNCE between the mean latent and the mean word embedding of the name; equal names are no negatives."""
+        """Symmetric InfoNCE between mean latents and mean word embeddings of names; equal names are no negatives."""
         embedding = self.model.get_input_embeddings().weight
         given = batch.captions >= 0
         words = embedding[batch.captions.clamp_min(0)] * given.unsqueeze(-1)
@@ -106,7 +109,7 @@ class BridgeLoss(nn.Module):
 
 
 def info_nce(first: Tensor, second: Tensor, names: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE (CLIP, arXiv:2103.00020, section 2.3) in which rows of the same name are not set against each other.
+    """Symmetric InfoNCE (CLIP, arXiv:2103.00020, section 2.3), without rows of the same name among the negatives.
 
     Args:
         first, second: [B, d], unit length, row by row a pair.

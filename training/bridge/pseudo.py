@@ -15,7 +15,7 @@ def push_towards_classes(
     bias: Tensor,
     generator: torch.Generator,
     *,
-    steps: int = 6,
+    steps: int = 8,
     ceiling: float = 6.0,
 ) -> tuple[Tensor, Tensor]:
     """Turn feature maps of any pictures into maps that the classifier takes for given classes.
@@ -32,23 +32,26 @@ def push_towards_classes(
     Returns:
         patches [n, P, Dv] and logits [n, C].
     """
-    count, positions, _ = patches.shape
+    count, positions, channels = patches.shape
     side = round(positions**0.5)
     region = _blobs(count, side, generator).unsqueeze(-1)  # [n, P, 1]
     contrast = torch.rand(count, 1, 1, generator=generator) * 0.5 + 0.35
     patches = patches * (1 - region * contrast)  # what was there before fades where the object stands
-    target = torch.rand(count, generator=generator) * 0.75 + 0.2
+    target = torch.rand(count, generator=generator) * 0.82 + 0.08
     rows = torch.arange(count)
-    for step in range(steps):
-        logits = patches.mean(1) @ weight.T + bias
-        probabilities = logits.softmax(-1)
+    # Real maps are sparse: about one channel in fifteen is active at a position, and not the same ones everywhere.
+    liking = weight[classes].unsqueeze(1) * (torch.rand(count, positions, channels, generator=generator) + 0.2)
+    active = (liking > liking.quantile(0.94, dim=-1, keepdim=True)) | (patches > 0)
+    for _ in range(steps):
+        probabilities = (patches.mean(1) @ weight.T + bias).softmax(-1)
         unfinished = (probabilities[rows, classes] < target).float()
         direction = weight[classes] - probabilities @ weight  # the gradient of log p(class), [n, Dv]
-        direction = direction / direction.norm(dim=-1, keepdim=True)
+        push = direction.unsqueeze(1) * active
+        push = push / push.norm(dim=-1, keepdim=True).clamp_min(1e-6)
         spread = torch.rand(count, positions, 1, generator=generator) + 0.5
         share = positions / region.sum(1, keepdim=True).clamp_min(1)
         size = 1.6 * unfinished[:, None, None] * share.clamp_max(4)
-        patches = (patches + region * spread * size * direction.unsqueeze(1)).clamp(0, ceiling)
+        patches = (patches + region * spread * size * push).clamp(0, ceiling)
     return patches, patches.mean(1) @ weight.T + bias
 
 

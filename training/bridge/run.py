@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from assistant.errors import ConfigError
 from assistant.home import home
-from assistant.model import FlamingoForConditionalGeneration
+from assistant.model import FlamingoConfig, FlamingoForConditionalGeneration
 from assistant.model.assembly import assemble
 from assistant.parts import PARTS, ensure_part
+from training.config import check_keys
 from training.data.build import build
 from training.data.imagenet import ImageNetClass, imagenet_classes
 
@@ -35,12 +37,21 @@ def prepare(config: BridgeConfig, folder: Path, report: Report | None = None) ->
     Args:
         config: of the run.
         folder: where the run is kept.
-        report: called as ``report(what, done, total)`` while parts are fetched and features computed.
+        report: called as ``report(what, done, total)`` while the data set is built and features computed.
+
+    Raises:
+        ConfigError: ``config.model`` has a field that is not known, or a value that does not fit the parts.
+        FetchError: a part or a package cannot be brought here.
+        ModelError: a part is missing or damaged.
     """
+    check_keys(config.model, FlamingoConfig.__annotations__, "model")
     torch.manual_seed(config.seed)
     dtype = getattr(torch, config.dtype)
     places = [ensure_part(part) if part in PARTS else Path(part) for part in (config.vision, config.language)]
-    model, processor = assemble(places[0], places[1], dtype=dtype, rename=config.rename_tokens, **config.model)
+    try:
+        model, processor = assemble(places[0], places[1], dtype=dtype, rename=config.rename_tokens, **config.model)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model: {error}") from error
     if not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # several times faster than SDPA's backward on a CPU for short texts
     data = build(config.data, report)
@@ -59,6 +70,7 @@ def prepare(config: BridgeConfig, folder: Path, report: Report | None = None) ->
         [class_names(c) for c in classes],
         classifier(model),
         config.seed,
+        config.patch_dropout,
     )
     pictures = np.arange(len(rows))
     held = pictures % VALIDATION_SHARE == 0
@@ -79,7 +91,7 @@ def with_article(article: str, name: str) -> str:
 
 
 def class_names(item: ImageNetClass) -> list[Name]:
-    """Ways to name a class: its name, and now and then the everyday word above it.
+    """Ways to name a class: its name and, as often, the everyday word above it.
 
     A tower that is unsure between neighbours is unsure about the name and sure of the word above them, so a model
     trained on both says "a dog" where it cannot tell the breed.
@@ -87,7 +99,7 @@ def class_names(item: ImageNetClass) -> list[Name]:
     names = [Name(with_article(item.article, item.name))]
     if item.coarse and item.coarse not in item.name:
         article = "an" if item.coarse[0] in "aeiou" else "a"
-        names.append(Name(f"{article} {item.coarse}", 0.6))
+        names.append(Name(f"{article} {item.coarse}"))
     return names
 
 
@@ -115,6 +127,6 @@ def initialise(
     if resampler.class_embedding is not None:
         words = model.get_input_embeddings().weight
         if resampler.class_embedding.weight.shape[0] == words.shape[1]:
-            for item in classes:
+            for item in (c for c in classes if not c.heldout):
                 ids = tokenizer.encode(" " + item.name, add_special_tokens=False)
                 resampler.class_embedding.weight[:, item.index] = words[ids].float().mean(0).to(words.dtype)

@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+from assistant.errors import MissingExtraError
+
 
 class RunLog:
     """Writes scalars.
@@ -10,11 +12,16 @@ class RunLog:
     Args:
         folder: the run's folder.
         step: rows at or after this step, left by an interrupted run, are dropped.
+
+    Raises:
+        MissingExtraError: TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingExtraError("tensorboard", "train") from None
         self.file = folder / "log.csv"
         self.columns: list[str] = []
         rows: list[dict[str, str]] = []

@@ -10,6 +10,7 @@ Kinds of samples:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -18,10 +19,11 @@ from torch import Tensor
 from assistant.model import FlamingoProcessor
 from assistant.model.tokens import END_OF_CHUNK_TOKEN, IMAGE_TOKEN
 
+from .config import Kind
 from .features import FeatureCache
 from .pseudo import push_towards_classes
 
-KINDS = ("caption", "photo_caption", "chat", "photo_chat")
+KINDS = get_args(Kind)
 
 QUESTIONS = (
     "What is in the picture?",
@@ -77,9 +79,11 @@ class Sampler:
         processor: its tokenizer and chat template make the prompts.
         cache: features of the pictures.
         picture_names: ways to name each picture.
-        class_names: ways to name each class of the tower.
+        class_names: ways to name each class of the tower; classes without any are never drawn.
         classifier: weight [C, Dv] and bias [C] of the tower's classifier.
         seed: of everything drawn.
+        patch_dropout: share of pseudo-photographs that show no patches, only the tower's class logits. Their patches
+            are the part that is least like a photograph.
     """
 
     def __init__(
@@ -90,13 +94,17 @@ class Sampler:
         class_names: Sequence[Sequence[Name]],
         classifier: tuple[Tensor, Tensor],
         seed: int,
+        patch_dropout: float = 0.0,
     ) -> None:
         self.tokenizer = processor.tokenizer
         self.cache = cache
         self.picture_names = picture_names
         self.class_names = class_names
+        self.classes = np.array([i for i, names in enumerate(class_names) if names])
         self.classifier = classifier
         self.seed = seed
+        self.patch_dropout = patch_dropout
+        self.mean_patch = cache.statistics(np.random.default_rng(seed))[0]
         self.prefix, self.between, self.after = _chat_pieces(processor)
 
     def draw(self, kind: str, size: int, step: int, rows: np.ndarray, process: int = 0) -> Batch:
@@ -116,10 +124,12 @@ class Sampler:
         patches, logits = self.cache.read(rows, variants)
         if photo:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            classes = rng.choice(len(self.class_names), size, replace=size > len(self.class_names))
+            classes = rng.choice(self.classes, size, replace=size > len(self.classes))
             maps, scores = push_towards_classes(
                 patches[:, 0], torch.from_numpy(classes), *self.classifier, generator=generator
             )
+            blind = torch.from_numpy(rng.random(size) < self.patch_dropout)
+            maps[blind] = self.mean_patch
             patches, logits = maps.unsqueeze(1), scores.unsqueeze(1)
             names = [pick(self.class_names[c], rng) for c in classes]
         else:
@@ -166,7 +176,7 @@ def _chat_pieces(processor: FlamingoProcessor) -> tuple[list[int], list[int], li
     between, after = rest.split(answer)
     end = processor.tokenizer.eos_token
     after = after[: after.index(end) + len(end)] if end in after else after
-    return tuple(processor.tokenizer.encode(part, add_special_tokens=False) for part in (before, between, after))  # type: ignore[return-value]
+    return tuple(processor.tokenizer.encode(part, add_special_tokens=False) for part in (before, between, after))
 
 
 def _pad(rows: list[list[int]], value: int) -> Tensor:

@@ -75,6 +75,7 @@ class BridgeTrainer:
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(config.betas[0], config.betas[1]))
         self.loss, self.optimizer = self.accelerator.prepare(loss, optimizer)
+        self.running: list[dict[str, float]] = []  # scalars of the steps since the last logged one
         self.step = self._resume()
 
     @property
@@ -93,23 +94,21 @@ class BridgeTrainer:
             Whether the run is complete.
         """
         log = RunLog(self.folder, self.step) if self.accelerator.is_main_process else None
-        started, running = time.monotonic(), []
+        started = time.monotonic()
         try:
             while self.step < self.steps:
-                running.append(self._train_step())
+                self.running.append(self._train_step())
                 self.step += 1
-                if self.step % self.config.log_every == 0 or self.step == self.steps:
-                    scalars = {key: float(np.mean([r[key] for r in running if key in r])) for key in running[-1]}
-                    running.clear()
-                    if self.step % self.config.evaluate_every == 0 or self.step == self.steps:
-                        scalars |= self.evaluate()
+                looks = self._is_due(self.config.evaluate_every)
+                if looks or self._is_due(self.config.log_every):
+                    scalars = self._mean_scalars() | (self.evaluate() if looks else {})
                     scalars["minutes"] = (time.monotonic() - started) / 60
                     if log:
                         log.write(self.step - 1, scalars)
                         if progress:
                             progress(self.step, self.steps, scalars)
-                over = stop_after is not None and time.monotonic() - started > stop_after
-                if self.step % self.config.checkpoint_every == 0 or self.step == self.steps or over:
+                over = stop_after is not None and self._any_process(time.monotonic() - started > stop_after)
+                if over or self._is_due(self.config.checkpoint_every):
                     self.save()
                 if over:
                     return self.step == self.steps
@@ -117,6 +116,18 @@ class BridgeTrainer:
             if log:
                 log.close()
         return True
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.steps
+
+    def _mean_scalars(self) -> dict[str, float]:
+        running, self.running = self.running, []
+        return {key: float(np.mean([r[key] for r in running if key in r])) for key in running[-1]}
+
+    def _any_process(self, holds: bool) -> bool:
+        """Whether it holds in any process: clocks differ, and all processes have to stop at the same step."""
+        flag = torch.tensor(float(holds), device=self.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
 
     def _train_step(self) -> dict[str, float]:
         stage, within = stage_at(self.config.stages, self.step)
@@ -150,7 +161,7 @@ class BridgeTrainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The loss on pictures never trained on, with the right and with swapped pictures, for every kind of the stage."""
+        """The loss on pictures never trained on, right and swapped, for every kind of the stage."""
         stage, _ = stage_at(self.config.stages, self.step - 1)
         self.plain.eval()
         scalars = {}
@@ -162,24 +173,28 @@ class BridgeTrainer:
         return scalars
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all, and the adapter beside it."""
+        """Write the adapter, and then the checkpoint, whole or not at all.
+
+        In this order, because a run whose last checkpoint is there writes nothing more.
+        """
         self.accelerator.wait_for_everyone()
         if not self.accelerator.is_main_process:
             return
-        state = {
-            "step": self.step,
-            "weights": {name: p.detach().cpu() for name, p in self.trainable.items()},
-            "optimizer": self.optimizer.state_dict(),
-            "config": dataclasses.asdict(self.config),
-        }
-        temporary = self.folder / f"{CHECKPOINT}.tmp"
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / CHECKPOINT)
         config = self.config
         notes = {**self.description, "steps": self.step, "seed": config.seed}
         save_adapter(
             self.folder / "adapter", self.plain.model, config.vision, config.language, config.rename_tokens, notes
         )
+        state = {
+            "step": self.step,
+            "weights": {name: p.detach().cpu() for name, p in self.trainable.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "running": self.running,
+            "config": dataclasses.asdict(config),
+        }
+        temporary = self.folder / f"{CHECKPOINT}.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / CHECKPOINT)
 
     def _resume(self) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -187,11 +202,12 @@ class BridgeTrainer:
         if not file.exists():
             (self.folder / "config.json").write_text(json.dumps(dataclasses.asdict(self.config), indent=2) + "\n")
             return 0
-        state = torch.load(file, map_location=self.device, weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
         with torch.no_grad():
             for name, value in state["weights"].items():
                 self.trainable[name].copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
+        self.running = state.get("running", [])
         return int(state["step"])
 
 

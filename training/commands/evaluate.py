@@ -1,6 +1,7 @@
 """`assistant eval`: measure a model."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -26,11 +27,13 @@ def naming(which: str, model: str, out: str | None, as_json: bool) -> None:
 
     from .progress import bars
 
+    if out:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
     with bars() as progress:
         items = load_items(which, progress)
         assistant = Assistant.from_pretrained(model)
         results = {
-            control: name_pictures(assistant, items, control, lambda i, n, c=control: progress(f"{c} pictures", i, n))
+            control: name_pictures(assistant, items, control, partial(progress, f"{control} pictures"))
             for control in CONTROLS
         }
     summary = report(results, which, model)

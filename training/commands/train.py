@@ -1,5 +1,7 @@
 """`assistant train`: make adapters."""
 
+import os
+
 import click
 
 
@@ -27,13 +29,15 @@ def bridge(config: str, out: str | None, overrides: tuple[str, ...], stop_after:
 
     from .progress import bars
 
+    main = int(os.environ.get("RANK", "0")) == 0
     with bars() as report:
-        trainer = prepare(settings, folder, report)
+        trainer = prepare(settings, folder, report if main else None)
 
         def show(step: int, steps: int, scalars: dict[str, float]) -> None:
             losses = {k.removeprefix("loss/"): v for k, v in scalars.items() if k.startswith("loss/")}
             report("steps", step, steps, " ".join(f"{kind} {value:.2f}" for kind, value in losses.items()))
 
         done = trainer.run(show, None if stop_after is None else stop_after * 60)
-    state = "done" if done else f"stopped at step {trainer.step} of {trainer.steps}; the same command goes on"
-    click.echo(f"{folder / 'adapter'}: {state}")
+    if main:
+        state = "done" if done else f"stopped at step {trainer.step} of {trainer.steps}; the same command goes on"
+        click.echo(f"{folder / 'adapter'}: {state}")

@@ -42,7 +42,7 @@ def place(cutout: Image.Image, rng: np.random.Generator, size: int = SIZE) -> Im
     """
     if rng.random() < 0.5:
         cutout = cutout.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if cutout.mode != "RGBA" or cutout.getextrema()[3][0] == 255:
+    if cutout.mode != "RGBA" or cutout.getchannel("A").getextrema()[0] == 255:
         picture = _crop(cutout.convert("RGB"), rng).resize((size, size), Image.Resampling.BICUBIC)
     else:
         cutout = cutout.crop(cutout.getchannel("A").getbbox())

@@ -7,7 +7,7 @@ from pathlib import Path
 from training.data.names import article, clean_name, singular
 from training.data.rows import Source, read_table
 
-# Groups of emojibase that are kept unless the table says otherwise: animals and plants, food, places, activities, objects.
+# Groups of emojibase that are kept unless the table says otherwise: nature, food, places, activities, objects.
 _KEPT_GROUPS = frozenset({3, 4, 5, 6, 7})
 _CLOCK_FACES = "o’clock", "-thirty"
 _TABLE = Path(__file__).with_name("emoji_names.tsv")

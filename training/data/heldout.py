@@ -13,11 +13,11 @@ _LIST = Path(__file__).with_name("heldout_objects.txt")
 @cache
 def heldout_objects() -> dict[str, str]:
     """Every spelling of every held-out object, to the object key that it means."""
-    spellings = {}
+    spellings: dict[str, str] = {}
     for line in _LIST.read_text("utf-8").splitlines():
         if line and not line.startswith("#"):
             key, *synonyms = (word.strip() for word in line.split(","))
-            spellings |= {spelling: key for spelling in (key, *synonyms)}
+            spellings |= dict.fromkeys((key, *synonyms), key)
     return spellings
 
 

@@ -3,45 +3,41 @@
 import re
 import unicodedata
 
-# Words that tell how something is drawn, not what it is.
-_DRAWING_WORDS = frozenset("clipart clip art drawing cartoon icon symbol sketch silhouette contour outline svg bw image picture".split())
-# Plural in form, or without number: no article, or "some".
-_NO_ARTICLE = frozenset("fireworks bubbles dice earth fuji".split())
+# Nouns that take "some" though singular.
 _MASS_NOUNS = frozenset(
-    "bacon blood bread broccoli butter cheese chewing-gum corn falafel fire food fruit garlic ginger honey lightning "
-    "milk popcorn rice salt spaghetti water wood beer wine coffee tea money sushi sheet-music toast hay grass sand smoke "
-    "confetti knitting lasagna pasta lemonade chocolate sky soap tofu dough coral bamboo seaweed polish ice meat".split()
+    "bacon bamboo beer blood bread broccoli butter carbonara cheese chocolate coffee confetti coral corn dough eggnog "
+    "falafel fire food fruit garlic ginger grass guacamole hay honey ice knitting lasagna lemonade lightning meat milk "
+    "money paper pasta perfume polish popcorn powder rice salt sand seaweed sky smoke soap spaghetti sunscreen sushi "
+    "syrup tea toast tofu velvet water wine wood wool".split()
 )
-_PLURAL_ONLY = frozenset(
-    "glasses sunglasses goggles jeans shorts trousers pants scissors binoculars tweezers pliers headphones chopsticks "
-    "tongs overalls leggings tights briefs pyjamas pajamas maracas pincers shears dungarees handcuffs".split()
+_NO_ARTICLE = frozenset("bubbles earth fireworks fuji jupiter mars venus".split())
+# Things with two halves have no singular; other things come two by two.
+_TWO_HALVES = frozenset(
+    "binoculars briefs chopsticks dungarees glasses goggles handcuffs headphones jeans leggings maracas overalls "
+    "pajamas pants pincers pliers pyjamas scissors shears shorts sunglasses tights tongs trousers tweezers".split()
 )
-_PAIRS = frozenset(
-    "glasses sunglasses goggles jeans shorts trousers pants scissors binoculars tweezers pliers headphones chopsticks tongs "
-    "tights briefs pyjamas pajamas maracas shears handcuffs gloves socks boots shoes slippers mittens sandals skis skates".split()
-)
-_KEEP_FINAL_S = re.compile(r"(ss|us|is|ys|as|os|eps)$")
-_IRREGULAR = {
-    "leaves": "leaf", "knives": "knife", "wolves": "wolf", "loaves": "loaf", "shelves": "shelf", "halves": "half",
-    "men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose",
-    "feet": "foot", "teeth": "tooth", "oxen": "ox", "dice": "dice", "cacti": "cactus", "fungi": "fungus",
-    "scarves": "scarf", "calves": "calf", "hooves": "hoof", "elves": "elf", "tomatoes": "tomato", "potatoes": "potato",
-    "mangoes": "mango", "heroes": "hero", "torpedoes": "torpedo", "bus": "bus", "gas": "gas", "lens": "lens",
-    "cookies": "cookie", "pies": "pie", "ties": "tie", "brownies": "brownie", "zombies": "zombie", "shoes": "shoe",
-    "axes": "axe", "movies": "movie", "news": "news", "olives": "olive", "gloves": "glove", "doves": "dove",
-    "pajamas": "pajamas", "iris": "iris", "canvas": "canvas", "pancreas": "pancreas", "christmas": "christmas",
-    "skis": "ski", "tacos": "taco", "avocados": "avocado", "flamingos": "flamingo", "pianos": "piano", "radios": "radio",
-    "photos": "photo", "videos": "video", "kangaroos": "kangaroo", "pandas": "panda", "koalas": "koala", "zebras": "zebra",
-    "bananas": "banana", "cameras": "camera", "pizzas": "pizza", "umbrellas": "umbrella", "toys": "toy", "keys": "key",
-    "monkeys": "monkey", "donkeys": "donkey", "turkeys": "turkey", "trays": "tray", "boys": "boy", "sofas": "sofa",
+_PAIRS = _TWO_HALVES | frozenset("boots gloves mittens sandals shoes skates skis slippers socks".split())
+_SINGULAR_IN_S = re.compile(r"(ss|us|is|[eo]ps)$")
+_SINGULARS = {word: word for word in "atlas canvas christmas cosmos dice gas lens news pancreas rhinoceros".split()} | {
+    "axes": "axe", "brownies": "brownie", "cacti": "cactus", "calves": "calf", "children": "child",
+    "cookies": "cookie", "elves": "elf", "feet": "foot", "fungi": "fungus", "geese": "goose", "halves": "half",
+    "heroes": "hero", "hooves": "hoof", "kiwis": "kiwi", "knives": "knife", "leaves": "leaf", "loaves": "loaf",
+    "mangoes": "mango", "men": "man", "menus": "menu", "mice": "mouse", "movies": "movie", "oxen": "ox",
+    "people": "person", "pies": "pie", "potatoes": "potato", "scarves": "scarf", "shelves": "shelf", "skis": "ski",
+    "taxis": "taxi", "teeth": "tooth", "ties": "tie", "tomatoes": "tomato", "torpedoes": "torpedo", "wolves": "wolf",
+    "women": "woman", "zombies": "zombie",
 }  # fmt: skip
+_AFTER_HEAD = re.compile(
+    " (?:of|with|in|on|from|behind|and|over|at|for|without|under|to|making|pointing|covering|raising|lifting|getting|"
+    "feeding|rowing|climbing|bouncing|riding|doing|taking|driving|carrying|hitting|opening|writing|holding|wearing) "
+)
 
 
 def clean_name(title: str) -> str:
     """A lower-case phrase of words, made of ``a-z``, digits, apostrophes and hyphens inside words.
 
-    Brackets and what they hold, file endings, running numbers, underscores, words about the drawing and a leading article
-    are dropped; accents are folded.
+    Brackets and what they hold, file endings, running numbers, underscores and a leading article are dropped; accents
+    are folded.
 
     Args:
         title: a title, label or file name.
@@ -54,7 +50,7 @@ def clean_name(title: str) -> str:
     text = re.sub(r"\([^)]*\)|\.(svg|png|jpe?g|webp)\b", " ", text)
     text = re.sub(r"[^a-z0-9'-]+", " ", text)
     words = [word.strip("'-") for word in re.sub(r"(?<=[a-z])\d+\b", " ", text).split()]
-    words = [word for word in words if word and word not in _DRAWING_WORDS]
+    words = [word for word in words if word]
     while words and (words[0] in {"a", "an", "the"} or words[0].isdigit()):
         words.pop(0)
     while words and words[-1].isdigit():
@@ -65,9 +61,9 @@ def clean_name(title: str) -> str:
 def singular(phrase: str) -> str:
     """The phrase with its last word in the singular; words that have only a plural stay."""
     *before, last = phrase.split(" ")
-    if last in _IRREGULAR:
-        last = _IRREGULAR[last]
-    elif last in _PLURAL_ONLY or _KEEP_FINAL_S.search(last) or not last.endswith("s") or len(last) < 4:
+    if last in _SINGULARS:
+        last = _SINGULARS[last]
+    elif last in _TWO_HALVES or _SINGULAR_IN_S.search(last) or not last.endswith("s") or len(last) < 4:
         pass
     elif last.endswith("ies"):
         last = last[:-3] + "y"
@@ -80,28 +76,23 @@ def singular(phrase: str) -> str:
 
 def article(name: str) -> str:
     """The words that go before ``name`` in a caption: "a", "an", "a pair of", "some", or "" where none is wanted."""
-    head = _head(name)
-    if head in _NO_ARTICLE:
+    # The noun that the phrase is about stands before " of ", " with ", " holding " and the like.
+    phrase = _AFTER_HEAD.split(name)[0]
+    head = phrase.split(" ")[-1]
+    if head in _NO_ARTICLE or phrase.startswith("two "):
         return ""
-    if head in _PAIRS:
-        return "a pair of" if head == name.split(" ")[-1] and " of " not in name else "a"
-    if head in _MASS_NOUNS:
-        return "some"
-    if singular(head) != head:
+    if head in _PAIRS and phrase == name:
+        return "a pair of"
+    if head in _MASS_NOUNS or head in _PAIRS or singular(head) != head:
         return "some"
     return indefinite(name)
 
 
 def indefinite(name: str) -> str:
-    """ "a" or "an", by the sound of the first word."""
+    """Either "a" or "an", by the sound of the first word."""
     first = name.split(" ")[0]
     if re.match(r"(uni([^nm]|$)|use|usb|ufo|uku|ute|eu|one\b|once|u-)", first):
         return "a"
-    if re.match(r"(hour|honest|heir|x-|mp3|lcd|sos|suv)", first):
+    if re.match(r"(hour|honest|heir|x-|lcd|sos|suv)", first):
         return "an"
     return "an" if first[:1] in "aeiou" or first.startswith("8") else "a"
-
-
-def _head(name: str) -> str:
-    """The noun that the phrase is about: the last word before " of ", " with ", " in " and the like."""
-    return re.split(r" (?:\w+ing|of|with|in|on|from|behind|and|over|at|for|without|under|to) ", name)[0].split(" ")[-1]

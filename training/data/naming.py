@@ -19,8 +19,8 @@ _NOUNS = Path(__file__).parents[1] / "eval/naming_nouns.yaml"
 def build_naming(root: Path, progress: Progress | None = None) -> Path:
     """Build ``root/data/naming/dev`` and ``.../test``: the original photographs and ``index.jsonl``.
 
-    ``dev`` holds the farm and world animals of GCompris, ``test`` the photographs of its "erase" activity. A row holds id,
-    file, noun and accept, the nouns that count as right (from ``training/eval/naming_nouns.yaml``).
+    ``dev`` holds the farm and world animals of GCompris, ``test`` the photographs of its "erase" activity. A row holds
+    id, file, noun and accept, the nouns that count as right (from ``training/eval/naming_nouns.yaml``).
 
     Args:
         root: the folder that ``home()`` names.

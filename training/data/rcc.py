@@ -1,8 +1,8 @@
 """Reader of Qt resource archives (``.rcc``), without Qt.
 
-Layout, big-endian (Qt's ``rcc`` tool, versions 1 to 3): a header with the offsets of three tables; a tree of nodes, the
-root first, the children of a folder in one run; the names, UTF-16 behind a length and a hash; the data, each file behind
-its length.
+Layout, big-endian (Qt's ``rcc`` tool, versions 1 to 3): a header with the offsets of three tables; a tree of nodes,
+the root first, the children of a folder in one run; the names, UTF-16 behind a length and a hash; the data, each file
+behind its length.
 """
 
 import struct

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -15,8 +15,8 @@ from assistant.model.gated_cross_attention import GatedCrossAttentionBlock
 from training.data.build import build
 
 QUESTION = "What is in the picture?"
-CONTROLS = ("right", "swapped", "zero_gates")
 Control = Literal["right", "swapped", "zero_gates"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def name_pictures(
     return results
 
 
-def report(results: dict[str, list[Result]], which: str, model: str) -> dict[str, Any]:
+def report(results: dict[Control, list[Result]], which: str, model: str) -> dict[str, Any]:
     """Accuracy of every control and all answers, ready for JSON."""
     accuracy = {
         control: {"right": sum(r.right for r in rows), "of": len(rows), "share": sum(r.right for r in rows) / len(rows)}

@@ -1,6 +1,7 @@
 """`assistant ask`: one question, one answer."""
 
 import json
+import logging
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -36,9 +37,11 @@ __all__ = ["ask", "show"]
 )
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Makes a sampled answer repeatable.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Makes a sampled answer repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
 def ask(
+    ctx: click.Context,
     images: tuple[str, ...],
     question: str | None,
     demos: tuple[tuple[str, str, str], ...],
@@ -67,6 +70,8 @@ def ask(
         for note in picture.notes:
             click.echo(f"note: {picture.name}: {note}", err=True)
 
+    if not ctx.find_root().params.get("debug"):
+        _quiet_libraries()
     from assistant import Assistant  # only now: it brings torch
     from ui.progress import PartProgress
 
@@ -106,6 +111,18 @@ def _text(given: str, what: str) -> str:
     except UnicodeEncodeError:
         raise InputError(f"the {what} is not UTF-8 text: {given!r}") from None
     return given
+
+
+def _quiet_libraries() -> None:
+    """Keep the answer clear of what libraries say while they load; downloads from a hub still show how far they are."""
+    logging.getLogger().setLevel(logging.ERROR)  # before the imports: some warn when they are imported
+
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    enable_progress_bars()
 
 
 def show(events: "Iterable[Event]") -> None:

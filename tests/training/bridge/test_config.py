@@ -1,0 +1,51 @@
+import pytest
+import yaml
+
+from assistant.errors import ConfigError
+from training.bridge.config import BridgeConfig
+from training.config import load_config
+
+SMALLEST = {
+    "vision": "v",
+    "language": "l",
+    "model": {},
+    "stages": [{"steps": 1, "batch_size": 2, "mix": {"chat": 1}, "learning_rate": 0.1, "final_learning_rate": 0}],
+}
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load the smallest configuration with changes."""
+
+    def loaded(*overrides):
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(SMALLEST))
+        return load_config(BridgeConfig, tmp_path / "c.yaml", overrides)
+
+    return loaded
+
+
+def test_the_smallest_configuration_loads(load):
+    assert load().stages[0].mix == {"chat": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("stages=[]", "stages is empty"),
+        ("stages.0.steps=0", r"stages\[0\]: steps and batch_size must be at least 1, got 0 and 2"),
+        ("stages.0.batch_size=0", "steps and batch_size must be at least 1"),
+        ("stages.0.mix={}", "mix needs shares"),
+        ("stages.0.mix={chat: 0}", "mix needs shares"),
+        ("stages.0.mix={chat: 1, caption: -0.5}", "mix needs shares"),
+        ("stages.0.mix={chta: 1}", "mix: must be one of caption, photo_caption, chat, photo_chat, got 'chta'"),
+        ("dtype=bf16", "dtype: must be one of bfloat16, float32, got 'bf16'"),
+        ("log_every=0", "log_every must be at least 1, got 0"),
+        ("evaluate_every=0", "evaluate_every must be at least 1"),
+        ("checkpoint_every=-1", "checkpoint_every must be at least 1"),
+        ("variants=0", "variants must be at least 1"),
+        ("betas=[0.9]", "betas must be two numbers"),
+    ],
+)
+def test_a_run_that_cannot_be_made_is_refused(load, override, told):
+    with pytest.raises(ConfigError, match=told):
+        load(override)

@@ -1,0 +1,304 @@
+import csv
+import dataclasses
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from assistant.errors import AssistantError, MissingExtraError
+from assistant.model.adapter import Adapter, adapter_state, load_adapter
+from training.bridge.config import Stage
+from training.bridge.trainer import BridgeTrainer, Pictures, hash_seed, learning_rate, sizes, stage_at
+
+FIRST = Stage(5, 8, {"caption": 0.5, "photo_chat": 0.5}, 3e-3, 1e-3, warmup=2)
+SECOND = Stage(4, 6, {"photo_caption": 1, "chat": 2}, 1e-3, 1e-4, warmup=0)
+
+
+def log(folder):
+    """What was logged, without the clock."""
+    with (folder / "log.csv").open(newline="") as handle:
+        return [{key: value for key, value in row.items() if key != "minutes"} for row in csv.DictReader(handle)]
+
+
+def weights(trainer):
+    return {name: p.detach().clone() for name, p in trainer.trainable.items()}
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+# The schedule
+
+
+def test_the_rate_warms_up_and_decays():
+    stage = Stage(12, 8, {"chat": 1}, 1.0, 0.2, warmup=4)
+    rates = [learning_rate(stage, step) for step in range(13)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[8] == pytest.approx(0.6)  # half way down
+    assert rates[12] == pytest.approx(0.2)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert learning_rate(stage, 50) == pytest.approx(0.2)
+
+
+def test_without_warm_up_a_stage_starts_at_its_rate():
+    assert learning_rate(SECOND, 0) == 1e-3
+    assert learning_rate(dataclasses.replace(SECOND, steps=1, warmup=1), 0) == 1e-3
+
+
+def test_every_step_has_its_stage():
+    stages = [FIRST, SECOND]
+    assert [stage_at(stages, step) for step in (0, 4, 5, 8)] == [(FIRST, 0), (FIRST, 4), (SECOND, 0), (SECOND, 3)]
+    assert stage_at(stages, 9) == (SECOND, 4)
+
+
+@pytest.mark.parametrize(
+    ("mix", "expected"),
+    [
+        ({"caption": 0.4, "photo_caption": 0.6}, {"caption": 4, "photo_caption": 6}),
+        ({"caption": 4, "chat": 12}, {"caption": 2, "chat": 8}),
+        ({"caption": 0.001, "chat": 1}, {"caption": 2, "chat": 10}),  # a single row has no other picture to be swapped
+        ({"caption": 0, "chat": 1}, {"chat": 10}),
+    ],
+)
+def test_a_batch_is_shared_out_by_the_mix(mix, expected):
+    assert sizes(Stage(1, 10, mix, 0, 0)) == expected
+
+
+def test_seeds_differ_in_every_number():
+    seeds = [hash_seed(*numbers) for numbers in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0))]
+    assert len(set(seeds)) == 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert hash_seed(3, 4) == hash_seed(3, 4)
+
+
+# A run
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_resumed_run_is_the_uninterrupted_one(trainer, settings, tmp_path, dtype):
+    # Neither the log nor the checkpoints fall together with each other or with the end of a stage.
+    config = settings(FIRST, SECOND, dtype=dtype, log_every=3, evaluate_every=4, checkpoint_every=2)
+    whole = trainer(config, tmp_path / "whole")
+    assert whole.run() is True and whole.step == 9
+
+    stopping = trainer(config, tmp_path / "parts")
+    step, train_step = [], stopping._train_step
+
+    def crash():
+        step.append(1)
+        if len(step) == 6:
+            raise KeyboardInterrupt
+        return train_step()
+
+    stopping._train_step = crash
+    with pytest.raises(KeyboardInterrupt):
+        stopping.run()
+    second = trainer(config, tmp_path / "parts")
+    assert second.step == 4
+    assert second.run(stop_after=0) is False
+    assert second.step == 5
+    third = trainer(config, tmp_path / "parts")
+    assert third.run() is True
+
+    assert equal(weights(whole), weights(third))
+    assert log(tmp_path / "whole") == log(tmp_path / "parts")
+    assert [row["step"] for row in log(tmp_path / "parts")] == ["2", "3", "5", "7", "8"]
+    for name in ("adapter.safetensors", "adapter.json"):
+        assert (tmp_path / "whole/adapter" / name).read_bytes() == (tmp_path / "parts/adapter" / name).read_bytes()
+
+
+def test_a_run_depends_on_its_seed(trainer, settings, tmp_path):
+    runs = [trainer(settings(seed=seed), tmp_path / str(i)) for i, seed in enumerate((0, 0, 1))]
+    for run in runs:
+        run.run()
+    first, again, other = map(weights, runs)
+    assert equal(first, again) and not equal(first, other)
+
+
+def test_a_finished_run_is_left_as_it_is(trainer, settings, tmp_path):
+    trainer(settings(), tmp_path).run()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    assert trainer(settings(), tmp_path).run() is True
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_what_is_logged(trainer, settings, tmp_path):
+    told = []
+    trainer(settings(), tmp_path).run(lambda *arguments: told.append(arguments))
+    assert [(step, steps) for step, steps, _ in told] == [(2, 6), (4, 6), (6, 6)]
+    names = [f"{what}/{kind}" for what in ("loss", "contrastive") for kind in ("caption", "photo_chat")]
+    looks = [f"{what}/{kind}" for what in ("right", "swapped") for kind in ("caption", "photo_chat")]
+    assert set(told[0][2]) == {*names, "learning_rate", "gradient_norm", "minutes"}
+    assert set(told[1][2]) == set(told[2][2]) == set(told[0][2]) | set(looks)
+    assert all(math.isfinite(value) for _, _, scalars in told for value in scalars.values())
+    assert told[2][2]["learning_rate"] == np.mean([learning_rate(settings().stages[0], step) for step in (4, 5)])
+    assert json.loads((tmp_path / "config.json").read_text())["stages"][0]["steps"] == 6
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_evaluation_need_not_fall_on_a_logged_step(trainer, settings, tmp_path):
+    trainer(settings(log_every=4, evaluate_every=3), tmp_path).run()
+    rows = log(tmp_path)
+    assert [row["step"] for row in rows] == ["2", "3", "5"]
+    assert [bool(row["right/caption"]) for row in rows] == [True, False, True]
+
+
+def test_evaluation_looks_at_pictures_that_are_not_trained_on(trainer, settings, tmp_path, monkeypatch):
+    run = trainer(settings(), tmp_path)
+    drawn = []
+    draw = run.sampler.draw
+
+    def watch(kind, size, step, rows, process=0):
+        drawn.append((run.plain.training, step, rows.tolist()))
+        return draw(kind, size, step, rows, process)
+
+    monkeypatch.setattr(run.sampler, "draw", watch)
+    run.run()
+    assert {tuple(rows) for training, _, rows in drawn if training} == {tuple(range(8))}
+    assert {(step, tuple(rows)) for training, step, rows in drawn if not training} == {(2**31 - 1, (8, 9))}
+
+
+def test_evaluation_changes_nothing_and_repeats_itself(trainer, settings, tmp_path):
+    run = trainer(settings(), tmp_path)
+    run.step = 1
+    run.plain.model.model.language_model.layers[0].gated_cross_attention.attention.to_out.weight.data.normal_()
+    before = weights(run)
+    first = run.evaluate()
+    assert first == run.evaluate() and equal(before, weights(run))
+    assert first["right/caption"] != first["swapped/caption"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_no_number_stops_the_run_before_the_step(trainer, settings, tmp_path, value):
+    run = trainer(settings(), tmp_path)
+    before = weights(run)
+    run.plain.image_head.bias.register_hook(lambda gradient: gradient * value)
+    with pytest.raises(AssistantError, match=r"the gradient is (nan|inf) at step 0; lower learning_rate"):
+        run.run()
+    assert equal(before, weights(run))
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_the_gradient_of_a_step_is_that_of_the_whole_batch(trainer, settings, tmp_path):
+    stage = Stage(1, 9, {"caption": 1, "photo_chat": 2}, 1e-3, 1e-3)
+    config = settings(stage, feature_noise=0.0, logit_noise=0.0, max_grad_norm=1e9)
+    run = trainer(config, tmp_path)
+    for module in run.loss.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    kept = {}
+    run.optimizer.step = lambda: kept.update({name: p.grad.clone() for name, p in run.trainable.items()})
+    run._train_step()
+    batches = [
+        (size, run.sampler.draw(kind, size, 0, np.arange(8))) for kind, size in (("caption", 3), ("photo_chat", 6))
+    ]
+    total = sum(size * run.plain(batch).total for size, batch in batches) / 9
+    expected = torch.autograd.grad(total, list(run.trainable.values()))
+    for (name, got), wanted in zip(kept.items(), expected, strict=True):
+        torch.testing.assert_close(got, wanted, msg=name)
+
+
+def test_only_matrices_decay_and_masters_are_exact(trainer, settings, tmp_path):
+    run = trainer(settings(weight_decay=0.2, betas=[0.8, 0.9], dtype="bfloat16"), tmp_path)
+    decayed, others = run.optimizer.param_groups
+    assert decayed["weight_decay"] == 0.2 and others["weight_decay"] == 0.0
+    assert all(p.ndim >= 2 for p in decayed["params"]) and all(p.ndim < 2 for p in others["params"])
+    assert len(decayed["params"]) + len(others["params"]) == len(run.trainable)
+    assert decayed["betas"] == (0.8, 0.9)
+    assert all(p.dtype == torch.float32 for p in run.trainable.values())
+
+
+def test_no_more_is_trained_than_the_bridge(trainer, settings, tmp_path):
+    run = trainer(settings(), tmp_path)
+    before = {name: value.clone() for name, value in run.plain.state_dict().items()}
+    run.run()
+    after = run.plain.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == set(run.trainable)
+
+
+# What a run leaves
+
+
+@pytest.mark.parametrize("moment", ["torch.save", "os.replace"])
+def test_a_checkpoint_is_whole_or_not_there(trainer, settings, tmp_path, monkeypatch, moment):
+    run = trainer(settings(), tmp_path)
+    run._train_step()
+    run.step = 1
+    run.save()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def killed(*arguments, **options):
+        if moment == "torch.save":
+            arguments[1].write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"training.bridge.trainer.{moment}", killed)
+        run._train_step()
+        run.step = 2
+        with pytest.raises(KeyboardInterrupt):
+            run.save()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    again = trainer(settings(), tmp_path)
+    assert again.step == 1
+    again.run()
+    assert not (tmp_path / "checkpoint.pt.tmp").exists()
+
+
+def test_a_run_killed_while_its_last_adapter_is_written_writes_it_again(trainer, settings, tmp_path, monkeypatch):
+    def killed(folder, *arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.bridge.trainer.save_adapter", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer(settings(checkpoint_every=100), tmp_path).run()
+    trainer(settings(checkpoint_every=100), tmp_path).run()
+    assert (tmp_path / "adapter/adapter.safetensors").is_file()
+
+
+def test_the_adapter_is_the_trained_bridge(trainer, settings, assembled, sampler, tmp_path):
+    run = trainer(settings(), tmp_path)
+    run.description = {"pictures": 10}
+    run.run()
+    adapter = Adapter.read(tmp_path / "adapter")
+    assert (adapter.vision.name, adapter.language.name) == ("vision", "language")
+    assert adapter.rename_tokens == run.config.rename_tokens
+    assert adapter.training == {"pictures": 10, "steps": 6, "seed": 0}
+    assert {key: adapter.model[key] for key in run.config.model} == run.config.model
+
+    model = assembled(**adapter.model)[0]
+    load_adapter(model, tmp_path / "adapter")
+    with torch.no_grad():
+        for parameter in adapter_state(run.plain.model).values():
+            parameter.copy_(parameter.bfloat16())  # as the file has them
+    batch = sampler().draw("caption", 4, 0, np.arange(10))
+    logits = []
+    for one in (run.plain.model.eval(), model):
+        latents = one.model.resampler(batch.patches, batch.logits).unsqueeze(1)
+        logits.append(one(input_ids=batch.input_ids, image_latents=latents).logits)
+    assert torch.equal(*logits)
+
+
+def test_a_run_learns_to_look(trainer, settings, tmp_path):
+    config = settings(Stage(80, 16, {"caption": 1}, 2e-2, 2e-3, warmup=5), log_every=80, checkpoint_every=80)
+    run = trainer(config, tmp_path)
+    run.pictures = Pictures(np.arange(4), np.arange(4))  # four pictures by heart
+    run.step = 1
+    before = run.evaluate()
+    run.step = 0
+    run.run()
+    after = run.evaluate()
+    assert before["right/caption"] == pytest.approx(before["swapped/caption"], abs=1e-4)  # the bare language model
+    assert after["right/caption"] < before["right/caption"] / 2
+    assert after["swapped/caption"] > 2 * after["right/caption"]
+
+
+def test_without_accelerate_the_extra_is_named(monkeypatch, settings, tmp_path):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(MissingExtraError, match=r"flamingo-assistant\[train\]"):
+        BridgeTrainer(settings(), None, None, None, tmp_path)
