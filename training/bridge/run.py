@@ -94,8 +94,11 @@ def class_names(item: ImageNetClass) -> list[Name]:
     """Ways to name a class: its name and, as often, the everyday word above it.
 
     A tower that is unsure between neighbours is unsure about the name and sure of the word above them, so a model
-    trained on both says "a dog" where it cannot tell the breed.
+    trained on both says "a dog" where it cannot tell the breed. Objects held out for evaluation get no name, and so are
+    never drawn.
     """
+    if item.heldout:
+        return []
     names = [Name(with_article(item.article, item.name))]
     if item.coarse and item.coarse not in item.name:
         article = "an" if item.coarse[0] in "aeiou" else "a"

@@ -207,7 +207,7 @@ class BridgeTrainer:
             for name, value in state["weights"].items():
                 self.trainable[name].copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.running = state.get("running", [])
+        self.running = state["running"]
         return int(state["step"])
 
 

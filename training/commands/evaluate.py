@@ -48,4 +48,7 @@ def naming(which: str, model: str, out: str | None, as_json: bool) -> None:
         table.add_row(right.noun, "yes" if right.right else "", right.answer, f"{other.answer} ({other.shown})")
     Console().print(table)
     for control, row in summary["accuracy"].items():
-        click.echo(f"{control:10} {row['right']:3} of {row['of']}  {100 * row['share']:.1f} %")
+        low, high = (100 * share for share in row["interval"])
+        click.echo(
+            f"{control:10} {row['right']:3} of {row['of']}  {100 * row['share']:.1f} %  ({low:.1f} to {high:.1f})"
+        )

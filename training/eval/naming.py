@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -104,11 +105,20 @@ def name_pictures(
     return results
 
 
+def wilson_interval(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval of a share by Wilson's score method (JASA 22, 1927), which is fair for few items and rare hits."""
+    share, spread = right / of, z * z / of
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / of + spread / (4 * of)) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def report(results: dict[Control, list[Result]], which: str, model: str) -> dict[str, Any]:
-    """Accuracy of every control and all answers, ready for JSON."""
-    accuracy = {
-        control: {"right": sum(r.right for r in rows), "of": len(rows), "share": sum(r.right for r in rows) / len(rows)}
-        for control, rows in results.items()
-    }
+    """Accuracy of every control with its 95 % interval, and all answers, ready for JSON."""
+    accuracy = {}
+    for control, rows in results.items():
+        right, of = sum(r.right for r in rows), len(rows)
+        low, high = wilson_interval(right, of)
+        accuracy[control] = {"right": right, "of": of, "share": right / of, "interval": [round(low, 3), round(high, 3)]}
     answers = {control: [asdict(r) for r in rows] for control, rows in results.items()}
     return {"task": "naming", "set": which, "model": model, "accuracy": accuracy, "answers": answers}

@@ -54,7 +54,7 @@ def test_the_report_is_json_on_standard_output(scripted):
     assert result.exit_code == 0, result.stderr
     summary = json.loads(result.stdout)
     assert (summary["set"], summary["model"]) == ("test", "mine")
-    assert summary["accuracy"]["right"] == {"right": 2, "of": 3, "share": 2 / 3}
+    assert summary["accuracy"]["right"] == {"right": 2, "of": 3, "share": 2 / 3, "interval": [0.208, 0.939]}
     assert summary["accuracy"]["swapped"]["right"] == 0
     assert [row["answer"] for row in summary["answers"]["right"]] == list(ANSWERS.values())
     assert (scripted.sets, scripted.loaded) == (["test"], ["mine"])

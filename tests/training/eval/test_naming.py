@@ -8,7 +8,17 @@ import yaml
 
 from assistant.model.gated_cross_attention import GatedCrossAttentionBlock
 from training.eval import naming
-from training.eval.naming import CONTROLS, Item, is_right, load_items, name_pictures, report, swapped, zero_gates
+from training.eval.naming import (
+    CONTROLS,
+    Item,
+    is_right,
+    load_items,
+    name_pictures,
+    report,
+    swapped,
+    wilson_interval,
+    zero_gates,
+)
 
 NOUNS = yaml.safe_load((Path(naming.__file__).parent / "naming_nouns.yaml").read_text("utf-8"))
 
@@ -175,9 +185,9 @@ def test_the_report_counts_every_control(assistant):
     summary = report({control: name_pictures(assistant, ITEMS, control) for control in CONTROLS}, "dev", "tiny")
     assert (summary["task"], summary["set"], summary["model"]) == ("naming", "dev", "tiny")
     assert summary["accuracy"] == {
-        "right": {"right": 3, "of": 5, "share": 0.6},
-        "swapped": {"right": 0, "of": 5, "share": 0.0},
-        "zero_gates": {"right": 0, "of": 5, "share": 0.0},
+        "right": {"right": 3, "of": 5, "share": 0.6, "interval": [0.231, 0.882]},
+        "swapped": {"right": 0, "of": 5, "share": 0.0, "interval": [0.0, 0.434]},
+        "zero_gates": {"right": 0, "of": 5, "share": 0.0, "interval": [0.0, 0.434]},
     }
     assert list(summary["answers"]) == ["right", "swapped", "zero_gates"]
     assert json.loads(json.dumps(summary))["answers"]["right"][0] == {
@@ -197,3 +207,13 @@ def test_photographs_come_from_the_built_set(tmp_path, monkeypatch):
     monkeypatch.setattr(naming, "build", lambda *arguments: asked.append(arguments) or tmp_path)
     assert load_items("dev", print) == [Item("farm-cow", tmp_path / "dev/pictures/cow.webp", "cow", ("cow", "cattle"))]
     assert asked == [("naming", print)]
+
+
+def test_the_interval_is_wilsons():
+    # the worked figures of Wilson's method for 20 of 33 and for none of 33
+    assert wilson_interval(20, 33) == pytest.approx((0.437, 0.753), abs=1e-3)
+    low, high = wilson_interval(0, 33)
+    assert low == 0 and high == pytest.approx(0.104, abs=1e-3)
+    for right in range(34):
+        low, high = wilson_interval(right, 33)
+        assert 0 <= low <= right / 33 <= high <= 1
