@@ -432,12 +432,12 @@ class Handler(BaseHTTPRequestHandler):
         self.drip(b"x", 0.02, head=False)
 
     def silent(self):
-        time.sleep(2)
+        time.sleep(20)
 
     def drip(self, data, pause, head=True):
         if head:
             self.answer()
-        end = time.monotonic() + 3
+        end = time.monotonic() + 20
         try:
             while time.monotonic() < end:
                 self.wfile.write(data)
@@ -476,7 +476,7 @@ def test_an_address_is_read(server):
 def test_a_slow_server_is_left_after_the_time_limit(server, path):
     start = time.monotonic()
     line = refusal(f"{server}/{path}", timeout=0.3)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 10  # the server would go on for 20
     assert path in line and "0.3 seconds" in line
 
 
