@@ -210,9 +210,11 @@ def _download(url: str, name: str, timeout: float, max_bytes: int) -> bytes:
     try:
         return result.result(timeout)
     except futures.TimeoutError as error:
-        raise ImageError(
-            f"{name}: did not arrive within {timeout:g} seconds; download the picture and give the file"
-        ) from error
+        raise _too_slow(name, timeout) from error
+
+
+def _too_slow(name: str, timeout: float) -> ImageError:
+    return ImageError(f"{name}: did not arrive within {timeout:g} seconds; download the picture and give the file")
 
 
 def _fetch(url: str, name: str, timeout: float, max_bytes: int) -> bytes:
@@ -226,7 +228,10 @@ def _fetch(url: str, name: str, timeout: float, max_bytes: int) -> bytes:
             try:
                 # One second more than `_download` waits, so that a stalled server always ends there.
                 with opener.open(request, timeout=timeout + 1) as response:
-                    return _body(response, name, deadline, max_bytes)
+                    data = _body(response, name, deadline, max_bytes)
+                if time.monotonic() > deadline:  # may be seen here before it is seen where the caller waits
+                    raise _too_slow(name, timeout)
+                return data
             except urllib.error.HTTPError as answer:
                 with answer:
                     url = _redirected(url, answer, name)
@@ -259,7 +264,7 @@ def _body(response: http.client.HTTPResponse, name: str, deadline: float, max_by
     while chunk := response.read1(2**16):
         data += chunk
         if len(data) > max_bytes or time.monotonic() > deadline:
-            break  # the first is refused by `load_picture`; after the second nobody waits any more
+            break  # the first is refused by `load_picture`, the second by `_fetch`
     return bytes(data)
 
 
