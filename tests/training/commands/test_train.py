@@ -97,7 +97,7 @@ def test_only_the_first_process_talks(prepared, monkeypatch, tmp_path):
         (("--set", "stepss=3"), "error: {file}: stepss is not known; did you mean stages?"),
         (("--set", "model.resampler_widht=3"), "error: model: resampler_widht is not known; did you mean"),
         (("--set", "seed=x"), "error: {file}: seed: must be int, got 'x'"),
-        (("--set", "stages.0.mix.chta=1"), "error: {file}: stages[0]: mix: must be one of caption,"),
+        (("--set", "stages.0.lessons.chta=1"), "error: {file}: stages[0]: lessons: must be one of naming,"),
         (("--set", "seed"), "error: --set seed: write it as key=value"),
     ],
 )

@@ -9,7 +9,7 @@ import yaml
 from training.data import heldout
 from training.data.build import keep
 from training.data.emoji import _TABLE as EMOJI
-from training.data.heldout import heldout_in, heldout_objects
+from training.data.heldout import heldout_in, heldout_objects, heldout_part
 from training.data.naming import _NOUNS
 from training.data.openclipart import _TABLE as OPENCLIPART
 from training.data.rows import Source, read_table
@@ -85,3 +85,9 @@ def test_no_training_row_of_the_tables_names_a_held_out_object():
             leaks += [phrase for phrase in (row.name, row.object, *row.aliases) if words.search(phrase)]
     assert trained > 2000
     assert not leaks
+
+
+def test_about_half_of_the_objects_are_for_each_set():
+    parts = [heldout_part(key) for key in set(heldout_objects().values())]
+    assert 0.4 < parts.count("test") / len(parts) < 0.6
+    assert (heldout_part("lion"), heldout_part("zebra")) == ("dev", "test")  # the split must never change
