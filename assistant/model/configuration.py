@@ -14,6 +14,9 @@ class FlamingoConfig(PreTrainedConfig):
         image_token_id: the token that stands for a picture in the text.
         vision_feature_layer: which hidden state of the tower is read; ``None`` is ``last_hidden_state``.
         vision_skip_tokens: leading tokens of the tower that are no patches (1 drops a class token).
+        vision_extra_layers: hidden states of the tower that are read beside the patches, as pairs (index, k): a map is
+            resized to k times the grid of the patches, and each k x k block of it becomes channels of its patch. Finer
+            and earlier maps hold what a classifier forgets: colour, number and place.
         resampler_width: width of the latents; ``None`` is the width of the tower.
         resampler_depth: perceiver layers.
         resampler_latents: latents that stand for one picture, R.
@@ -43,6 +46,7 @@ class FlamingoConfig(PreTrainedConfig):
     image_token_id: int = 0
     vision_feature_layer: int | None = None
     vision_skip_tokens: int = 0
+    vision_extra_layers: list[list[int]] | tuple[()] = ()
     resampler_width: int | None = None
     resampler_depth: int = 6
     resampler_latents: int = 64
@@ -78,6 +82,13 @@ class FlamingoConfig(PreTrainedConfig):
         self.cross_attention_layers = sorted(int(i) for i in self.cross_attention_layers)
         super().__post_init__(**kwargs)
         self._check()
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of a patch as the resampler reads it, with those of ``vision_extra_layers``."""
+        width = self.vision_config.hidden_size
+        widths = getattr(self.vision_config, "hidden_sizes", None)
+        return width + sum((widths[i] if widths else width) * k * k for i, k in self.vision_extra_layers)
 
     def _check(self) -> None:
         if self.text_config is None:

@@ -62,6 +62,11 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     num_labels: int = 1000
     folded: bool = False
 
+    @property
+    def hidden_sizes(self) -> list[int]:
+        """Channels of each map in ``EfficientNetLiteOutput.hidden_states``."""
+        return [*(round_channels(channels * self.width_coefficient) for *_, channels in STAGES), self.hidden_size]
+
 
 @dataclass
 class EfficientNetLiteOutput(ModelOutput):

@@ -24,7 +24,7 @@ class MaskedCrossAttention(nn.Module):
         self.heads, head_dim = config.cross_attention_heads, config.cross_attention_head_dim
         inner = self.heads * head_dim
         width = config.text_config.hidden_size
-        media_width = config.resampler_width or config.vision_config.hidden_size
+        media_width = config.resampler_width or config.feature_width
         self.scaling = head_dim**-0.5
         self.norm = nn.LayerNorm(width)
         self.to_q = nn.Linear(width, inner, bias=False)

@@ -4,9 +4,11 @@ it in the gated blocks of the language model.
 No module keeps state between calls. What a call needs travels in its arguments, and what must last in the cache.
 """
 
+import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -90,17 +92,24 @@ class FlamingoModel(FlamingoPreTrainedModel):
             pixel_values: [I, 3, h, w], or [I, F, 3, h, w] for pictures of several frames.
 
         Returns:
-            patches [I, F, P, Dv], and the tower's class logits [I, F, C] if the resampler reads them.
+            patches [I, F, P, Dv] with the extra layers folded in, and the tower's class logits [I, F, C] if the
+            resampler reads them.
         """
         if pixel_values.ndim == 4:
             pixel_values = pixel_values.unsqueeze(1)
         pictures, frames = pixel_values.shape[:2]
-        layer = self.config.vision_feature_layer
-        output = self.vision_tower(
-            pixel_values.flatten(0, 1).to(self.vision_tower.dtype), output_hidden_states=layer is not None
+        layer, extra, skip = (
+            self.config.vision_feature_layer,
+            self.config.vision_extra_layers,
+            self.config.vision_skip_tokens,
         )
-        patches = output.last_hidden_state if layer is None else output.hidden_states[layer]
-        patches = patches[:, self.config.vision_skip_tokens :].unflatten(0, (pictures, frames))
+        output = self.vision_tower(
+            pixel_values.flatten(0, 1).to(self.vision_tower.dtype),
+            output_hidden_states=layer is not None or bool(extra),
+        )
+        patches = (output.last_hidden_state if layer is None else output.hidden_states[layer])[:, skip:]
+        folded = [fold(output.hidden_states[i][:, skip:], patches.shape[1], k) for i, k in extra]
+        patches = torch.cat((patches, *folded), dim=-1).unflatten(0, (pictures, frames))
         logits = output.logits.unflatten(0, (pictures, frames)) if self.config.class_token else None
         return patches, logits
 
@@ -198,6 +207,15 @@ class FlamingoModel(FlamingoPreTrainedModel):
         given = 0 if latents is None else latents.shape[1]
         if most != given:
             raise ValueError(f"the text has {most} image tokens in a row, and {given} pictures were given for it")
+
+
+def fold(states: Tensor, patches: int, k: int) -> Tensor:
+    """A square map of any grid on the grid of the patches: [I, P', C] -> [I, patches, C * k * k]."""
+    side, target = math.isqrt(states.shape[1]), math.isqrt(patches)
+    maps = states.float().transpose(1, 2).unflatten(2, (side, side))
+    if side != target * k:
+        maps = F.interpolate(maps, size=(target * k, target * k), mode="bilinear", antialias=True)
+    return F.pixel_unshuffle(maps, k).flatten(2).transpose(1, 2).to(states.dtype)
 
 
 class FlamingoForConditionalGeneration(FlamingoPreTrainedModel, GenerationMixin):

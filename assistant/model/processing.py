@@ -7,14 +7,23 @@ from transformers import AutoProcessor, PreTrainedTokenizerBase, ProcessorMixin
 from .configuration import FlamingoConfig
 
 # Runs before a language model's own chat template, which often knows plain-string contents only: every message becomes
-# one string in which each picture is an image token. Plain strings pass unchanged.
+# one string in which each picture is an image token. Several pictures at the start of a message are numbered, so that
+# the text can speak of "the first". Plain strings pass unchanged.
 FLATTEN = (
     "{%- set flat = namespace(messages=[]) -%}"
     "{%- for message in messages -%}"
-    "{%- set content = namespace(text='') -%}"
+    "{%- set content = namespace(text='', first=0, leading=true) -%}"
     "{%- if message['content'] is string -%}{%- set content.text = message['content'] -%}"
-    "{%- else -%}{%- for part in message['content'] -%}"
-    "{%- set content.text = content.text + (IMAGE if part['type'] == 'image' else part['text']) -%}"
+    "{%- else -%}"
+    "{%- for part in message['content'] -%}"
+    "{%- if part['type'] != 'image' -%}{%- set content.leading = false -%}{%- endif -%}"
+    "{%- if content.leading -%}{%- set content.first = content.first + 1 -%}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- for part in message['content'] -%}"
+    "{%- if part['type'] != 'image' -%}{%- set content.text = content.text + part['text'] -%}"
+    "{%- elif content.first > 1 and loop.index <= content.first -%}"
+    "{%- set content.text = content.text + 'Picture ' ~ loop.index ~ ': ' + IMAGE + '\n' -%}"
+    "{%- else -%}{%- set content.text = content.text + IMAGE -%}{%- endif -%}"
     "{%- endfor -%}{%- endif -%}"
     "{%- set flat.messages = flat.messages + [dict(message, content=content.text)] -%}"
     "{%- endfor -%}"

@@ -69,7 +69,7 @@ class PerceiverResampler(nn.Module):
 
     def __init__(self, config: FlamingoConfig) -> None:
         super().__init__()
-        vision_width = config.vision_config.hidden_size
+        vision_width = config.feature_width
         width = config.resampler_width or vision_width
         self.max_frames = config.resampler_max_frames
         self.latents = nn.Parameter(torch.empty(config.resampler_latents, width))

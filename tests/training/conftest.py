@@ -8,13 +8,22 @@ import numpy as np
 import pytest
 
 RENAME = {"<unused0>": "<image>", "<unused1>": "<|endofchunk|>"}
-NAMES = ("a cat", "a dog", "an owl", "a red fox", "some milk", "a pair of shoes", "a cat", "a ladder", "a bee", "a cow")
-CLASSES = ("a lion", "a barn", "a kite", "", "a harp")  # of the tower; the one without a name is never drawn
+OBJECTS = "a cat/a dog/an owl/a red fox/some milk/a pair of shoes/a ladder/a bee/a cow/a bus/Mars/a pea".split("/")
+FAMILIES = {
+    "cat": ("a lion", "a tiger", "a lynx"),
+    "house": ("a barn", "a hut", "a villa"),
+    "toy": ("a kite", "a yoyo", "a doll"),
+    "fish": ("an eel", "a carp", "a tuna"),
+    "tree": ("an oak", "a fir", "a palm"),
+    "boat": ("a canoe", "a punt", "a raft"),
+}
+HELD = 4  # a class of the tower without a name, which is never drawn
+PATCHES, WIDTH, FEATURES = 9, 12, 20  # of the tiny tower: its grid, its last map, and with an earlier one beside it
 
 
 @pytest.fixture(scope="session")
 def training_parts(tmp_path_factory, byte_tokenizer, image_processor) -> tuple[Path, Path]:
-    """Directories of a tiny EfficientNet-Lite of 9 patches and 5 classes, and of a tiny LLaMA with its tokenizer."""
+    """Directories of a tiny EfficientNet-Lite of 9 patches and 19 classes, and of a tiny LLaMA with its tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -29,8 +38,8 @@ def training_parts(tmp_path_factory, byte_tokenizer, image_processor) -> tuple[P
                 width_coefficient=0.25,
                 depth_coefficient=0.5,
                 image_size=96,
-                hidden_size=12,
-                num_labels=len(CLASSES),
+                hidden_size=WIDTH,
+                num_labels=19,
                 initializer_range=1.0,
                 batch_norm_momentum=1.0,
             )
@@ -61,6 +70,7 @@ def training_parts(tmp_path_factory, byte_tokenizer, image_processor) -> tuple[P
 def bridge_fields() -> dict[str, Any]:
     """Fields of a tiny bridge that uses all that the default's bridge uses."""
     return {
+        "vision_extra_layers": [[1, 1]],
         "resampler_width": 24,
         "resampler_depth": 1,
         "resampler_latents": 3,
@@ -110,45 +120,101 @@ def seeing_model(assembled) -> Callable[[], Any]:
 
 @pytest.fixture(scope="session")
 def classifier() -> tuple[Any, Any]:
-    """Weight [5, 12] and bias [5] of a classifier."""
+    """Weight [19, 12] and bias [19] of a classifier that tells its classes well apart."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(5, 12, generator=generator), torch.randn(5, generator=generator)
+    weight = torch.randn(19, WIDTH, generator=generator)
+    weight = 6 * torch.nn.functional.normalize(weight - weight.mean(1, keepdim=True), dim=-1)
+    return weight, torch.randn(19, generator=generator) / 10
 
 
 @pytest.fixture(scope="session")
-def cache(classifier) -> Any:
-    """Features of ten pictures in three versions: every picture has a pattern of its own."""
+def make_cache(classifier) -> Callable[..., Any]:
+    """Make features of pictures in some versions: every picture has a pattern of its own."""
     from training.bridge.features import FeatureCache
 
-    rng = np.random.default_rng(0)
-    pattern = rng.uniform(0, 5, (len(NAMES), 1, 9, 12))
-    patches = (pattern + rng.uniform(0, 1, (len(NAMES), 3, 9, 12))).astype(np.float16)
-    weight, bias = (x.numpy() for x in classifier)
-    return FeatureCache(patches, (patches.astype(np.float32).mean(2) @ weight.T + bias).astype(np.float16))
-
-
-@pytest.fixture
-def sampler(processor, cache, classifier) -> Callable[..., Any]:
-    """Make a sampler of the ten pictures and the tower's classes."""
-    from training.bridge.samples import Name, Sampler
-
-    def made(seed: int = 0, **options: Any) -> Any:
-        options = {"classes": [[Name(name)] if name else [] for name in CLASSES], **options}
-        classes = options.pop("classes")
-        return Sampler(processor, cache, [[Name(name)] for name in NAMES], classes, classifier, seed, **options)
+    def made(pictures: int, variants: int, seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        pattern = rng.uniform(0, 5, (pictures, 1, PATCHES, FEATURES))
+        patches = (pattern + rng.uniform(0, 1, (pictures, variants, PATCHES, FEATURES))).astype(np.float16)
+        weight, bias = (x.numpy() for x in classifier)
+        logits = patches[..., :WIDTH].astype(np.float32).mean(2) @ weight.T + bias
+        return FeatureCache(patches, logits.astype(np.float16))
 
     return made
 
 
+@pytest.fixture(scope="session")
+def cache(make_cache) -> Any:
+    """Features of two drawings of each object, in three versions."""
+    return make_cache(2 * len(OBJECTS), 3, 0)
+
+
+@pytest.fixture(scope="session")
+def scene_cache(make_cache) -> Any:
+    """Features of forty scenes."""
+    return make_cache(40, 1, 1)
+
+
+@pytest.fixture(scope="session")
+def pools() -> tuple[Any, Any]:
+    """What lessons draw from: seven objects and thirty scenes to train on, five and ten to validate on.
+
+    Every object has two styles, its first row of the one and its second of the other. Scenes show, in turn, one thing,
+    copies of one, two things and three.
+    """
+    from training.bridge.pools import Name, Pools
+    from training.bridge.sight import truth_of
+    from training.data.scenes import COLOURS, Thing
+
+    names = [[Name(name)] for name in OBJECTS for _ in range(2)]
+    class_names = [[Name(name), Name(f"a {word}")] for word, members in FAMILIES.items() for name in members]
+    class_names.insert(HELD, [])
+    numbers = [i for i in range(len(class_names)) if i != HELD]
+    families = {word: numbers[3 * i : 3 * i + 3] for i, word in enumerate(FAMILIES)}
+    rng = np.random.default_rng(0)
+    single = [name.split() for name in OBJECTS if name.count(" ") == 1]
+    things = []
+    for i in range(40):
+        count, kinds = ((1, 1), (int(rng.integers(2, 6)), 1), (2, 2), (3, 3))[i % 4]
+        shown = rng.choice(len(single), kinds, replace=False)
+        colours = rng.choice(list(COLOURS), kinds, replace=False)
+        corners = rng.permutation(9)[:count]  # of a grid of three by three
+        scene = []
+        for j, corner in enumerate(corners):
+            article, name = single[shown[j % kinds]]
+            left, top = corner % 3 / 3, corner // 3 / 3
+            box = (left, top, left + rng.uniform(0.1, 0.3), top + rng.uniform(0.1, 0.3))
+            scene.append(Thing(name, article, name, str(colours[j % kinds]), tuple(map(float, box))))
+        things.append(tuple(scene))
+    truth = truth_of(things)
+    made = []
+    for objects, scenes in ((range(7), range(30)), (range(7, 12), range(30, 40))):
+        rows = np.array([row for i in objects for row in (2 * i, 2 * i + 1)])
+        styles = {OBJECTS[i]: {"line": [2 * i], "flat": [2 * i + 1]} for i in objects}
+        made.append(Pools(names, rows, styles, class_names, families, things, truth, np.array(scenes)))
+    return made[0], made[1]
+
+
 @pytest.fixture
+def sampler(processor, cache, scene_cache, classifier) -> Callable[..., Any]:
+    """Make a sampler of the drawings, the tower's classes and the scenes."""
+    from training.bridge.samples import Sampler
+
+    def made(seed: int = 0, patch_dropout: float = 0.0) -> Any:
+        return Sampler(processor, cache, scene_cache, classifier, seed, patch_dropout)
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def settings(bridge_fields) -> Callable[..., Any]:
     """Make the configuration of a short run."""
     from training.bridge.config import BridgeConfig, Stage
 
     def made(*stages: Any, **options: Any) -> Any:
-        usual = Stage(6, 8, {"caption": 0.5, "photo_chat": 0.5}, 3e-3, 1e-3, warmup=2)
+        usual = Stage(6, {"naming": 4, "photo_naming": 4}, 3e-3, 1e-3, warmup=2)
         options = {"dtype": "float32", "log_every": 2, "evaluate_every": 4, "checkpoint_every": 2, **options}
         return BridgeConfig("vision", "language", bridge_fields, list(stages) or [usual], RENAME, **options)
 
@@ -156,12 +222,12 @@ def settings(bridge_fields) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def trainer(assembled, sampler, cache) -> Callable[..., Any]:
+def trainer(assembled, sampler, cache, pools) -> Callable[..., Any]:
     """Make a trainer: fresh weights, unless the folder holds a checkpoint."""
     import torch
 
     from training.bridge.loss import BridgeLoss
-    from training.bridge.trainer import BridgeTrainer, Pictures
+    from training.bridge.trainer import BridgeTrainer
 
     def made(config: Any, folder: Path) -> Any:
         torch.manual_seed(config.seed)
@@ -170,7 +236,6 @@ def trainer(assembled, sampler, cache) -> Callable[..., Any]:
         model.model.resampler.feature_mean.data.copy_(mean)
         model.model.resampler.feature_std.data.copy_(std)
         loss = BridgeLoss(model, config.contrastive_weight, config.feature_noise, config.logit_noise)
-        pictures = Pictures(np.arange(8), np.arange(8, 10))
-        return BridgeTrainer(config, loss, sampler(config.seed, patch_dropout=config.patch_dropout), pictures, folder)
+        return BridgeTrainer(config, loss, sampler(config.seed, config.patch_dropout), pools, folder)
 
     return made

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["caption", "photo_caption", "chat", "photo_chat"]
-"""Kinds of samples, see :mod:`training.bridge.samples`. Batches are seeded by their order."""
+from .lessons import LessonKind
+from .samples import Form
 
 
 @dataclass
@@ -13,24 +13,25 @@ class Stage:
 
     Args:
         steps: optimizer steps.
-        batch_size: pictures a step and process.
-        mix: share of each kind of sample.
+        lessons: how many of each kind a step and process has.
+        form: of all lessons.
+        look: drawings, pseudo-photographs and scenes, so many of each, that a step and process shows to the resampler
+            alone, for the auxiliary losses.
         learning_rate: at the start of the stage after warm-up; it decays to ``final_learning_rate`` by a cosine.
         warmup: steps of linear warm-up.
     """
 
     steps: int
-    batch_size: int
-    mix: dict[Kind, float]
+    lessons: dict[LessonKind, int]
     learning_rate: float
     final_learning_rate: float
+    form: Form = "chat"
+    look: int = 0
     warmup: int = 50
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
-        if min(self.mix.values(), default=0) < 0 or not sum(self.mix.values()):
-            raise ValueError(f"mix needs shares of at least 0, and one above, got {self.mix}")
+        if self.steps < 1 or not self.lessons or min(self.lessons.values()) < 1:
+            raise ValueError(f"steps and every number of lessons must be at least 1, got {self.steps}, {self.lessons}")
 
 
 @dataclass
@@ -43,8 +44,10 @@ class BridgeConfig:
         model: fields of ``FlamingoConfig``.
         data: name of the built training set.
         variants: augmented versions of each picture whose features are cached.
+        scenes: composed scenes that are trained on.
         stages: one after the other.
         contrastive_weight: of the auxiliary loss between mean latent and mean caption embedding.
+        scene_weight: of the auxiliary loss of reading the truth about a scene from its latents.
         feature_noise, logit_noise: standard deviation of noise on features (in units of each channel's own standard
             deviation) and on the tower's class logits.
         patch_dropout: share of pseudo-photographs of which only the tower's class logits are shown.
@@ -60,8 +63,10 @@ class BridgeConfig:
     rename_tokens: dict[str, str] = field(default_factory=dict)
     data: str = "default"
     variants: int = 4
+    scenes: int = 16000
     seed: int = 0
     contrastive_weight: float = 0.3
+    scene_weight: float = 0.3
     feature_noise: float = 0.1
     logit_noise: float = 0.5
     patch_dropout: float = 0.25
@@ -76,7 +81,7 @@ class BridgeConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("stages is empty")
-        for name in ("variants", "log_every", "evaluate_every", "checkpoint_every"):
+        for name in ("variants", "scenes", "log_every", "evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if len(self.betas) != 2:

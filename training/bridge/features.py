@@ -13,11 +13,14 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
+from assistant.errors import ConfigError
 from assistant.model import FlamingoModel
 from assistant.model.adapter import fingerprint
 from training.data.augment import place
 
 Progress = Callable[[str, int, int], None]
+
+FLUSH_EVERY = 32  # batches; waiting for the disk after each one halves the speed
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ class FeatureCache:
     logits: np.ndarray
 
     def read(self, pictures: np.ndarray, variants: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Patches [n, 1, P, Dv] and logits [n, 1, C] in float32."""
+        """Patches [n, P, Dv] and logits [n, C] in float32."""
         patches = torch.from_numpy(self.patches[pictures, variants]).float()
-        return patches.unsqueeze(1), torch.from_numpy(self.logits[pictures, variants]).float().unsqueeze(1)
+        return patches, torch.from_numpy(self.logits[pictures, variants]).float()
 
     def statistics(self, rng: np.random.Generator, samples: int = 512) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every channel, two of [Dv], over a sample of pictures."""
@@ -51,6 +54,7 @@ def cache_features(
     variants: int,
     folder: Path,
     *,
+    augment: bool = True,
     seed: int = 0,
     batch_size: int = 32,
     progress: Progress | None = None,
@@ -63,21 +67,24 @@ def cache_features(
     Args:
         model: its vision tower is used.
         pictures: files, RGB or RGBA.
-        variants: augmented versions of each.
+        variants: versions of each.
+        augment: whether a version is mirrored, turned, moved and put on another background; else it is as it is.
         folder: where caches live.
     """
     recipe = {
         "tower": fingerprint(model.vision_tower),
+        "extra": [list(pair) for pair in model.config.vision_extra_layers],
         "dtype": str(model.vision_tower.dtype),
         "pictures": hashlib.sha256("\n".join(f"{p.name} {p.stat().st_size}" for p in pictures).encode()).hexdigest(),
         "variants": variants,
+        "augment": augment,
         "seed": seed,
     }
     name = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     target = folder / name
     target.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
-        return _fill(model, pictures, variants, target, seed, batch_size, progress)
+        return _fill(model, pictures, variants, target, augment, seed, batch_size, progress)
 
 
 def _fill(
@@ -85,17 +92,15 @@ def _fill(
     pictures: list[Path],
     variants: int,
     target: Path,
+    augment: bool,
     seed: int,
     batch_size: int,
     progress: Progress | None,
 ) -> FeatureCache:
-    device, dtype = next(model.vision_tower.parameters()).device, model.vision_tower.dtype
+    device = next(model.vision_tower.parameters()).device
     size = model.config.vision_config.image_size
-    probe = model.vision_tower(torch.zeros(1, 3, size, size, device=device, dtype=dtype))
-    shapes = {
-        "patches": (len(pictures), variants, *probe.last_hidden_state.shape[1:]),
-        "logits": (len(pictures), variants, probe.logits.shape[-1]),
-    }
+    probe = _features(model, torch.zeros(1, 3, size, size, device=device))
+    shapes = {key: (len(pictures), variants, *value.shape[1:]) for key, value in probe.items()}
     arrays = {}
     for key, shape in shapes.items():
         file = target / f"{key}.npy"
@@ -106,22 +111,32 @@ def _fill(
     for start in range(done, len(pictures), batch_size):
         rows = range(start, min(start + batch_size, len(pictures)))
         for variant in range(variants):
-            pixels = torch.stack([_pixels(pictures[i], np.random.default_rng([seed, i, variant]), size) for i in rows])
-            output = model.vision_tower(pixels.to(device, dtype))
-            arrays["patches"][start : rows.stop, variant] = output.last_hidden_state.half().cpu().numpy()
-            arrays["logits"][start : rows.stop, variant] = output.logits.half().cpu().numpy()
-        for array in arrays.values():
-            array.flush()
-        done_file.with_suffix(".part").write_text(str(rows.stop))
-        os.replace(done_file.with_suffix(".part"), done_file)
+            pixels = [_pixels(pictures[i], size, np.random.default_rng([seed, i, variant]), augment) for i in rows]
+            for key, value in _features(model, torch.stack(pixels).to(device)).items():
+                arrays[key][start : rows.stop, variant] = value.half().cpu().numpy()
+        if rows.stop == len(pictures) or (start // batch_size) % FLUSH_EVERY == FLUSH_EVERY - 1:
+            for array in arrays.values():
+                array.flush()
+            done_file.with_suffix(".part").write_text(str(rows.stop))
+            os.replace(done_file.with_suffix(".part"), done_file)
         if progress:
             progress("features", rows.stop, len(pictures))
     return FeatureCache(**{key: np.load(target / f"{key}.npy", mmap_mode="r") for key in shapes})
 
 
-def _pixels(file: Path, rng: np.random.Generator, size: int) -> Tensor:
+def _features(model: FlamingoModel, pixels: Tensor) -> dict[str, Tensor]:
+    patches, logits = model.image_features(pixels)
+    if logits is None:
+        raise ConfigError("bridge training makes pseudo-photographs of the tower's classes: it needs class_token: true")
+    return {"patches": patches[:, 0], "logits": logits[:, 0]}
+
+
+def _pixels(file: Path, size: int, rng: np.random.Generator, augment: bool) -> Tensor:
     with Image.open(file) as picture:
         picture.load()
-        picture = place(picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGBA"), rng, size)
+        if augment:
+            picture = place(picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGBA"), rng, size)
+        else:
+            picture = picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
     # the embedded tower's own normalisation: (x - 127) / 128
     return (torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() - 127) / 128

@@ -9,7 +9,8 @@ from transformers import DynamicCache
 
 from assistant.model import FlamingoForConditionalGeneration
 
-from .samples import Batch
+from .samples import Batch, Look
+from .sight import SceneHead
 
 
 @dataclass
@@ -46,24 +47,30 @@ class BridgeLoss(nn.Module):
         width = model.model.resampler.latents.shape[1]
         self.image_head = nn.Linear(width, model.config.text_config.hidden_size)
         self.logit_scale = nn.Parameter(torch.tensor(2.3))
-        if not contrastive_weight:  # DistributedDataParallel waits for the gradient of whatever could have one
-            self.image_head.requires_grad_(False)
-            self.logit_scale.requires_grad_(False)
+        self.scene_head = SceneHead(width)
 
     def forward(self, batch: Batch, swapped: bool = False) -> Losses:
-        """The losses of a batch; ``swapped`` hands every row the picture of the row before it."""
-        latents = self.latents(batch)
+        """The losses of a batch; with ``swapped`` every picture takes the place of the one after it."""
+        latents = self.latents(batch.patches, batch.logits)
         if swapped:
             latents = latents.roll(1, dims=0)
         text = self.text_loss(batch, latents)
         zero = text.new_zeros(())
-        contrastive = self.contrastive_loss(batch, latents) if self.contrastive_weight else zero
+        contrastive = self.contrastive_loss(latents, batch.names, batch.captions) if self.contrastive_weight else zero
         return Losses(text + self.contrastive_weight * contrastive, text, contrastive)
 
-    def latents(self, batch: Batch) -> Tensor:
-        """[B, R, W], with noise on what the tower said while training."""
+    def look(self, look: Look) -> dict[str, Tensor]:
+        """The losses of the resampler alone: of pictures with names, and of scenes."""
+        latents = self.latents(look.patches, look.logits)
+        named = len(look.names)
+        return {
+            "contrastive": self.contrastive_loss(latents[:named], look.names, look.captions),
+            "scene": self.scene_head(latents[named:], look.truth),
+        }
+
+    def latents(self, patches: Tensor, logits: Tensor) -> Tensor:
+        """[I, R, W], with noise on what the tower said while training."""
         resampler = self.model.model.resampler
-        patches, logits = batch.patches, batch.logits
         if self.training:
             if self.feature_noise:
                 scale = resampler.feature_std if resampler.standardise else patches.std()
@@ -73,17 +80,21 @@ class BridgeLoss(nn.Module):
         return resampler(patches, logits)
 
     def text_loss(self, batch: Batch, latents: Tensor) -> Tensor:
-        """Mean cross-entropy of the labelled tokens."""
+        """Cross-entropy, summed over the tokens of an answer and averaged over answers.
+
+        In a made-up name only the first token has to be found by looking, and it counts as much as a whole name.
+        """
         cache = self.prefix_cache(batch.prefix, len(batch.input_ids))
         hidden = self.model.model(
             input_ids=batch.input_ids,
             past_key_values=cache,
             use_cache=cache is not None,
-            image_latents=latents.unsqueeze(1),
+            image_latents=self.model.model.hand_out(latents, batch.input_ids),
         ).last_hidden_state
         labels = batch.labels[:, 1:]
         kept = labels != -100
-        return F.cross_entropy(self.model.head(hidden[:, :-1][kept]).float(), labels[kept])
+        total = F.cross_entropy(self.model.head(hidden[:, :-1][kept]).float(), labels[kept], reduction="sum")
+        return total / batch.answers
 
     @torch.no_grad()
     def prefix_cache(self, prefix: Tensor, rows: int) -> DynamicCache | None:
@@ -97,15 +108,22 @@ class BridgeLoss(nn.Module):
                 layer.values = layer.values.expand(rows, -1, -1, -1)
         return cache
 
-    def contrastive_loss(self, batch: Batch, latents: Tensor) -> Tensor:
-        """Symmetric InfoNCE between mean latents and mean word embeddings of names; equal names are no negatives."""
+    def contrastive_loss(self, latents: Tensor, names: Tensor, captions: Tensor) -> Tensor:
+        """Symmetric InfoNCE between mean latents and mean word embeddings of names; equal names are no negatives.
+
+        Zero where fewer than two pictures have a name.
+        """
+        named = names >= 0
+        if int(named.sum()) < 2:
+            return latents.new_zeros(())
+        captions, names, latents = captions[named], names[named], latents[named]
         embedding = self.model.get_input_embeddings().weight
-        given = batch.captions >= 0
-        words = embedding[batch.captions.clamp_min(0)] * given.unsqueeze(-1)
+        given = captions >= 0
+        words = embedding[captions.clamp_min(0)] * given.unsqueeze(-1)
         words = words.float().sum(1) / given.sum(1, keepdim=True)
         words = F.normalize(words - embedding.float().mean(0), dim=-1)
         images = F.normalize(self.image_head(latents.mean(1)).float(), dim=-1)
-        return info_nce(images, words, batch.names, self.logit_scale.exp().clamp_max(100))
+        return info_nce(images, words, names, self.logit_scale.exp().clamp_max(100))
 
 
 def info_nce(first: Tensor, second: Tensor, names: Tensor, scale: Tensor) -> Tensor:

@@ -19,16 +19,16 @@ from assistant.parts import PARTS, ensure_part
 from training.config import check_keys
 from training.data.build import build
 from training.data.imagenet import ImageNetClass, imagenet_classes
+from training.data.training_scenes import training_scenes
 
 from .config import BridgeConfig
 from .features import FeatureCache, cache_features
 from .loss import BridgeLoss
-from .samples import Name, Sampler
-from .trainer import BridgeTrainer, Pictures
+from .pools import make_pools
+from .samples import Sampler
+from .trainer import BridgeTrainer
 
 Report = Callable[[str, int, int], None]
-
-VALIDATION_SHARE = 50  # one picture in so many is only looked at
 
 
 def prepare(config: BridgeConfig, folder: Path, report: Report | None = None) -> BridgeTrainer:
@@ -56,54 +56,27 @@ def prepare(config: BridgeConfig, folder: Path, report: Report | None = None) ->
         model.set_attn_implementation("eager")  # several times faster than SDPA's backward on a CPU for short texts
     data = build(config.data, report)
     rows = training_rows(data)
-    files = [data / row["file"] for row in rows]
+    scenes = training_scenes(config.scenes, report)
     caches = home() / "cache" / "features"
     if torch.cuda.is_available():
         model.cuda()
-    cache = cache_features(model.model, files, config.variants, caches, seed=config.seed, progress=report)
+    files = [data / row["file"] for row in rows]
+    pictures = cache_features(model.model, files, config.variants, caches, seed=config.seed, progress=report)
+    scene_files = [file for file, _ in scenes]
+    shown = cache_features(model.model, scene_files, 1, caches, augment=False, seed=config.seed, progress=report)
     classes = imagenet_classes()
-    initialise(model, cache, classes, processor.tokenizer, config.seed)
-    sampler = Sampler(
-        processor,
-        cache,
-        [[Name(with_article(row["article"], row["name"]))] for row in rows],
-        [class_names(c) for c in classes],
-        classifier(model),
-        config.seed,
-        config.patch_dropout,
-    )
-    pictures = np.arange(len(rows))
-    held = pictures % VALIDATION_SHARE == 0
+    initialise(model, pictures, classes, processor.tokenizer, config.seed)
+    sampler = Sampler(processor, pictures, shown, classifier(model), config.seed, config.patch_dropout)
+    pools = make_pools(rows, classes, [things for _, things in scenes])
     loss = BridgeLoss(model, config.contrastive_weight, config.feature_noise, config.logit_noise)
     notes = {"recipe": asdict(config), "pictures": len(rows), "threads": torch.get_num_threads()}
-    return BridgeTrainer(config, loss, sampler, Pictures(pictures[~held], pictures[held]), folder, notes)
+    return BridgeTrainer(config, loss, sampler, pools, folder, notes)
 
 
 def training_rows(data: Path) -> list[dict[str, Any]]:
     """The rows of a built training set that may be trained on; objects held out for evaluation are left out."""
     with (data / "index.jsonl").open(encoding="utf-8") as lines:
         return [row for row in map(json.loads, lines) if not row["heldout"]]
-
-
-def with_article(article: str, name: str) -> str:
-    """``"a"`` and ``"lion"`` -> ``"a lion"``; names without an article stay bare."""
-    return f"{article} {name}".strip()
-
-
-def class_names(item: ImageNetClass) -> list[Name]:
-    """Ways to name a class: its name and, as often, the everyday word above it.
-
-    A tower that is unsure between neighbours is unsure about the name and sure of the word above them, so a model
-    trained on both says "a dog" where it cannot tell the breed. Objects held out for evaluation get no name, and so are
-    never drawn.
-    """
-    if item.heldout:
-        return []
-    names = [Name(with_article(item.article, item.name))]
-    if item.coarse and item.coarse not in item.name:
-        article = "an" if item.coarse[0] in "aeiou" else "a"
-        names.append(Name(f"{article} {item.coarse}"))
-    return names
 
 
 def classifier(model: FlamingoForConditionalGeneration) -> tuple[Tensor, Tensor]:

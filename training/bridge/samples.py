@@ -1,16 +1,9 @@
-"""What the bridge is taught: pictures or pseudo-photographs with a text of their name, drawn anew at every step.
-
-A batch depends on the seed, the step and the process alone, so a resumed run sees what an uninterrupted one would.
-
-Kinds of samples:
-    caption, photo_caption   ``<image>a lion<|endofchunk|>``; trains four times faster than chat prompts
-    chat, photo_chat         a question about the picture in the language model's chat format
-``photo_`` kinds use pseudo-photographs of the tower's classes (:mod:`training.bridge.pseudo`).
-"""
+"""From lessons to tensors. A batch depends on the seed, the step and the process alone, so a resumed run sees what an
+uninterrupted one would."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,45 +12,28 @@ from torch import Tensor
 from assistant.model import FlamingoProcessor
 from assistant.model.tokens import END_OF_CHUNK_TOKEN, IMAGE_TOKEN
 
-from .config import Kind
 from .features import FeatureCache
+from .lessons import LESSON_KINDS, Lesson, LessonKind, draw_lesson
+from .pools import Pools, Shown
 from .pseudo import push_towards_classes
+from .sight import Truth
 
-KINDS = get_args(Kind)
+Form = Literal["plain", "chat"]
 
-QUESTIONS = (
-    "What is in the picture?",
-    "What is in the image?",
-    "What is this?",
-    "What do you see?",
-    "What does the picture show?",
-    "What is shown here?",
-    "What can you see in this picture?",
-    "What is in this photo?",
-    "Name what is in the picture.",
-    "Describe the picture.",
-)
-
-
-@dataclass(frozen=True)
-class Name:
-    """A way to name something, with its article, and how often it is used beside others."""
-
-    text: str
-    share: float = 1.0
+_WITHOUT_QUESTION = ("naming", "photo_naming", "binding", "family")
 
 
 @dataclass
 class Batch:
-    """One step of one process.
+    """Lessons of one kind.
 
     Attributes:
-        patches, logits: features of the pictures, [B, 1, P, Dv] and [B, 1, C].
+        patches, logits: features of the pictures of all rows, one after the other, [I, 1, P, Dv] and [I, 1, C].
         prefix: [S], tokens that stand before every row; no picture is seen there, so they carry no gradient.
         input_ids: [B, T], right-padded.
         labels: [B, T], -100 where nothing is predicted.
-        names: [B], an id for each name, equal for equal names.
-        captions: [B, L], tokens of the name alone, padded with -1.
+        names: [I], an id for each name, equal for equal names; -1 for pictures without one.
+        captions: [I, L], tokens of the name alone, padded with -1.
     """
 
     patches: Tensor
@@ -68,115 +44,200 @@ class Batch:
     names: Tensor
     captions: Tensor
 
+    @property
+    def answers(self) -> int:
+        """How many answers are to be learned."""
+        learned = self.labels != -100
+        return int((learned[:, 1:] & ~learned[:, :-1]).sum())
+
     def to(self, device: torch.device) -> "Batch":
         return Batch(**{key: value.to(device) for key, value in vars(self).items()})
+
+
+@dataclass
+class Look:
+    """Pictures that only the resampler sees.
+
+    Attributes:
+        patches, logits: features, [I, 1, P, Dv] and [I, 1, C]; pictures with a name first, then scenes.
+        names, captions: of the pictures with a name, as in :class:`Batch`.
+        truth: of the scenes.
+    """
+
+    patches: Tensor
+    logits: Tensor
+    names: Tensor
+    captions: Tensor
+    truth: Truth
+
+    def to(self, device: torch.device) -> "Look":
+        return Look(**{key: value.to(device) for key, value in vars(self).items()})
 
 
 class Sampler:
     """Draws batches.
 
     Args:
-        processor: its tokenizer and chat template make the prompts.
-        cache: features of the pictures.
-        picture_names: ways to name each picture.
-        class_names: ways to name each class of the tower; classes without any are never drawn.
-        classifier: weight [C, Dv] and bias [C] of the tower's classifier.
-        seed: of everything drawn.
-        patch_dropout: share of pseudo-photographs that show no patches, only the tower's class logits. Their patches
-            are the part that is least like a photograph.
+        processor: of the model that learns.
+        pictures, scenes: features.
+        classifier: weight [C, width] and bias [C] of the tower's classifier.
+        seed: of all drawing.
+        patch_dropout: share of pseudo-photographs of which only the class logits are shown: of a pushed map, the map is
+            what is least like a photograph.
     """
 
     def __init__(
         self,
         processor: FlamingoProcessor,
-        cache: FeatureCache,
-        picture_names: Sequence[Sequence[Name]],
-        class_names: Sequence[Sequence[Name]],
+        pictures: FeatureCache,
+        scenes: FeatureCache,
         classifier: tuple[Tensor, Tensor],
         seed: int,
         patch_dropout: float = 0.0,
     ) -> None:
         self.tokenizer = processor.tokenizer
-        self.cache = cache
-        self.picture_names = picture_names
-        self.class_names = class_names
-        self.classes = np.array([i for i, names in enumerate(class_names) if names])
+        self.caches = {"picture": pictures, "photo": pictures, "scene": scenes}
         self.classifier = classifier
         self.seed = seed
         self.patch_dropout = patch_dropout
-        self.mean_patch = cache.statistics(np.random.default_rng(seed))[0]
-        self.prefix, self.between, self.after = _chat_pieces(processor)
+        self.mean_patch = pictures.statistics(np.random.default_rng(seed))[0]
+        self.chat = _chat_pieces(processor)
 
-    def draw(self, kind: str, size: int, step: int, rows: np.ndarray, process: int = 0) -> Batch:
+    def draw(self, kind: LessonKind, form: Form, size: int, pools: Pools, step: int, process: int = 0) -> Batch:
         """A batch of one kind.
 
         Args:
-            kind: one of :data:`KINDS`.
-            size: B.
+            kind: of the lessons.
+            form: ``"chat"`` is the language model's chat format, ``"plain"`` text with end-of-chunk tokens.
+            size: lessons, B.
+            pools: what they are drawn from.
             step: of the run.
-            rows: pictures that may be drawn.
             process: of a run on several processes.
         """
-        rng = np.random.default_rng([self.seed, step, process, KINDS.index(kind)])
-        photo = kind.startswith("photo_")
-        rows = rng.choice(rows, size, replace=size > len(rows))
-        variants = rng.integers(0, self.cache.patches.shape[1], size)
-        patches, logits = self.cache.read(rows, variants)
-        if photo:
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            classes = rng.choice(self.classes, size, replace=size > len(self.classes))
-            maps, scores = push_towards_classes(
-                patches[:, 0], torch.from_numpy(classes), *self.classifier, generator=generator
-            )
-            blind = torch.from_numpy(rng.random(size) < self.patch_dropout)
-            maps[blind] = self.mean_patch
-            patches, logits = maps.unsqueeze(1), scores.unsqueeze(1)
-            names = [pick(self.class_names[c], rng) for c in classes]
-        else:
-            names = [pick(self.picture_names[r], rng) for r in rows]
-        return self._text(patches, logits, names, rng, chat=kind.endswith("chat"))
-
-    def _text(self, patches: Tensor, logits: Tensor, names: list[str], rng: np.random.Generator, chat: bool) -> Batch:
-        encode = lambda text: self.tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
-        prompts, answers = [], []
-        for name in names:
-            if chat:
-                question = QUESTIONS[int(rng.integers(len(QUESTIONS)))]
-                prompts.append(encode(IMAGE_TOKEN) + encode(question) + self.between)
-                answers.append(encode(name[0].upper() + name[1:] + ".") + self.after)
-            else:
-                prompts.append(encode(IMAGE_TOKEN))
-                answers.append(encode(name) + encode(END_OF_CHUNK_TOKEN))
-        rows = [p + a for p, a in zip(prompts, answers, strict=True)]
-        labels = [[-100] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
-        known: dict[str, int] = {}
+        rng = np.random.default_rng([self.seed, step, process, LESSON_KINDS.index(kind)])
+        lessons = [draw_lesson(kind, pools, rng) for _ in range(size)]
+        asks = form == "chat" or kind not in _WITHOUT_QUESTION
+        rows = [self._chat(lesson) if form == "chat" else self._plain(lesson, asks) for lesson in lessons]
+        shown = [picture for lesson in lessons for turn in lesson for picture in turn.shown]
+        patches, logits = self._features(shown, pools, rng)
+        names, captions = self._names(shown)
         return Batch(
             patches=patches,
             logits=logits,
-            prefix=torch.tensor(self.prefix if chat else [], dtype=torch.long),
-            input_ids=_pad(rows, self.tokenizer.pad_token_id),
-            labels=_pad(labels, -100),
-            names=torch.tensor([known.setdefault(name, len(known)) for name in names]),
-            captions=_pad([encode(" " + name) for name in names], -1),
+            prefix=torch.tensor(self.chat.before if form == "chat" else [], dtype=torch.long),
+            input_ids=_pad([ids for ids, _ in rows], self.tokenizer.pad_token_id),
+            labels=_pad([labels for _, labels in rows], -100),
+            names=names,
+            captions=captions,
         )
 
+    def draw_look(self, size: int, pools: Pools, step: int, process: int = 0) -> Look:
+        """Drawings, pseudo-photographs and scenes, ``size`` of each; other arguments as in :meth:`draw`."""
+        rng = np.random.default_rng([self.seed, step, process, len(LESSON_KINDS)])
+        named = [pools.any_picture(rng) for _ in range(size)] + [pools.any_photo(rng) for _ in range(size)]
+        scenes = rng.choice(pools.scenes, size)
+        patches, logits = self._features([*named, *(Shown("scene", int(row)) for row in scenes)], pools, rng)
+        return Look(patches, logits, *self._names(named), pools.truth[torch.from_numpy(scenes)])
 
-def pick(names: Sequence[Name], rng: np.random.Generator) -> str:
-    """One of several names, by their shares."""
-    shares = np.array([name.share for name in names])
-    return names[int(rng.choice(len(names), p=shares / shares.sum()))].text
+    def _names(self, shown: Sequence[Shown]) -> tuple[Tensor, Tensor]:
+        """An id for each name [I] and its tokens [I, L]; -1 where there is none."""
+        known: dict[str, int] = {}
+        ids = torch.tensor([known.setdefault(s.name, len(known)) if s.name else -1 for s in shown])
+        return ids, _pad([self._encode(f" {s.name}") if s.name else [-1] for s in shown], -1)
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _chat(self, lesson: Lesson) -> tuple[list[int], list[int]]:
+        ids: list[int] = []
+        labels: list[int] = []
+        for number, turn in enumerate(lesson):
+            asked = self.chat.again if number else []
+            asked = asked + self._encode(show_pictures(len(turn.shown)) + turn.question) + self.chat.between
+            said = self._encode(turn.answer) + self.chat.end
+            ids += asked + said
+            labels += [-100] * len(asked) + (said if turn.learn else [-100] * len(said))
+        return ids, labels
+
+    def _plain(self, lesson: Lesson, asks: bool) -> tuple[list[int], list[int]]:
+        ids: list[int] = []
+        labels: list[int] = []
+        for turn in lesson:
+            asked = self._encode(show_pictures(len(turn.shown)) + (turn.question if asks else ""))
+            said = self._encode((" " if asks else "") + turn.answer + END_OF_CHUNK_TOKEN)
+            ids += asked + said
+            labels += [-100] * len(asked) + (said if turn.learn else [-100] * len(said))
+        return ids, labels
+
+    def _features(self, shown: Sequence[Shown], pools: Pools, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Patches [I, 1, P, Dv] and logits [I, 1, C]."""
+        patches, logits = None, None
+        for source in ("picture", "photo", "scene"):
+            places = [i for i, picture in enumerate(shown) if picture.source == source]
+            if not places:
+                continue
+            cache = self.caches[source]
+            rows = np.array([shown[i].row for i in places])
+            classes = rows
+            if source == "photo":  # the maps of any drawings, to be pushed
+                rows = rng.choice(pools.pictures, len(places))
+            some, scores = cache.read(rows, rng.integers(0, cache.patches.shape[1], len(places)))
+            if source == "photo":
+                some, scores = self._pushed(some, classes, rng)
+            if patches is None or logits is None:
+                patches, logits = (
+                    some.new_empty(len(shown), *some.shape[1:]),
+                    scores.new_empty(len(shown), scores.shape[1]),
+                )
+            patches[places], logits[places] = some, scores
+        assert patches is not None and logits is not None
+        return patches.unsqueeze(1), logits.unsqueeze(1)
+
+    def _pushed(self, maps: Tensor, classes: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Pseudo-photographs; the channels beside the classifier's stay those of the drawing, or say nothing."""
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        width = self.classifier[0].shape[1]
+        pushed, scores = push_towards_classes(
+            maps[..., :width], torch.from_numpy(classes), *self.classifier, generator=generator
+        )
+        extra = maps[..., width:]
+        extra[torch.from_numpy(rng.random(len(maps)) < 0.5)] = self.mean_patch[width:]
+        maps = torch.cat((pushed, extra), dim=-1)
+        maps[torch.from_numpy(rng.random(len(maps)) < self.patch_dropout)] = self.mean_patch
+        return maps, scores
 
 
-def _chat_pieces(processor: FlamingoProcessor) -> tuple[list[int], list[int], list[int]]:
-    """The chat template around a user turn: tokens before its content, between it and the answer, and after that."""
-    marker, answer = "QUESTION", "ANSWER"
-    messages = [{"role": "user", "content": marker}, {"role": "assistant", "content": answer}]
+@dataclass(frozen=True)
+class ChatPieces:
+    """Tokens of a chat around what is said: before the first question, between a question and its answer, at the end of
+    an answer, and from there to the next question."""
+
+    before: list[int]
+    between: list[int]
+    end: list[int]
+    again: list[int]
+
+
+def _chat_pieces(processor: FlamingoProcessor) -> ChatPieces:
+    marks = ("QUESTION", "ANSWER", "FOLLOW-UP", "REPLY")
+    messages = [{"role": ("user", "assistant")[i % 2], "content": mark} for i, mark in enumerate(marks)]
     text = processor.apply_chat_template(messages)
-    before, rest = text.split(marker)
-    between, after = rest.split(answer)
+    pieces = []
+    for mark in marks[:3]:
+        piece, text = text.split(mark)
+        pieces.append(piece)
+    before, between, again = pieces
     end = processor.tokenizer.eos_token
-    after = after[: after.index(end) + len(end)] if end in after else after
-    return tuple(processor.tokenizer.encode(part, add_special_tokens=False) for part in (before, between, after))
+    end = again[: again.index(end) + len(end)] if end in again else ""
+    again = again.removeprefix(end)
+    return ChatPieces(*(processor.tokenizer.encode(p, add_special_tokens=False) for p in (before, between, end, again)))
+
+
+def show_pictures(number: int) -> str:
+    """Pictures before a question, written as the processor's chat template does: several are numbered."""
+    if number < 2:
+        return IMAGE_TOKEN * number
+    return "".join(f"Picture {i}: {IMAGE_TOKEN}\n" for i in range(1, number + 1))
 
 
 def _pad(rows: list[list[int]], value: int) -> Tensor:

@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from assistant.model.adapter import save_adapter
 
 from .config import BridgeConfig, Stage
 from .loss import BridgeLoss
+from .pools import Pools
 from .run_log import RunLog
 from .samples import Sampler
 
@@ -27,14 +27,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 CHECKPOINT = "checkpoint.pt"
 EVALUATION_STEP = 2**31 - 1  # draws batches that no training step draws
-
-
-@dataclass
-class Pictures:
-    """Which rows of the feature cache are trained on, and which are only looked at."""
-
-    train: np.ndarray
-    validation: np.ndarray
+EVALUATED = 16  # lessons of each kind
 
 
 class BridgeTrainer:
@@ -44,7 +37,7 @@ class BridgeTrainer:
         config: of the run.
         loss: holds the model.
         sampler: draws the batches.
-        pictures: rows to train and to validate on.
+        pools: what lessons are drawn from, to train and to validate on.
         folder: where the run is kept; a checkpoint found there is resumed.
         description: notes that the adapter carries.
     """
@@ -54,7 +47,7 @@ class BridgeTrainer:
         config: BridgeConfig,
         loss: BridgeLoss,
         sampler: Sampler,
-        pictures: Pictures,
+        pools: tuple[Pools, Pools],
         folder: Path,
         description: dict[str, Any] | None = None,
     ) -> None:
@@ -62,11 +55,11 @@ class BridgeTrainer:
             from accelerate import Accelerator
         except ImportError:
             raise MissingExtraError("accelerate", "train") from None
-        self.config, self.sampler, self.pictures, self.folder = config, sampler, pictures, folder
+        self.config, self.sampler, self.pools, self.folder = config, sampler, pools, folder
         self.description = description or {}
         self.accelerator = Accelerator()
         self.device = self.accelerator.device
-        self.plain = loss.to(self.device)
+        self.loss = loss.to(self.device)
         self.trainable = {name: p for name, p in loss.named_parameters() if p.requires_grad}
         for parameter in self.trainable.values():
             parameter.data = parameter.data.float()  # masters in float32; autocast computes in config.dtype
@@ -74,7 +67,7 @@ class BridgeTrainer:
         others = [p for p in self.trainable.values() if p.ndim < 2]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(config.betas[0], config.betas[1]))
-        self.loss, self.optimizer = self.accelerator.prepare(loss, optimizer)
+        self.optimizer = self.accelerator.prepare(optimizer)
         self.running: list[dict[str, float]] = []  # scalars of the steps since the last logged one
         self.step = self._resume()
 
@@ -137,14 +130,26 @@ class BridgeTrainer:
         torch.manual_seed(hash_seed(self.config.seed, self.step, self.accelerator.process_index))
         self.loss.train()
         scalars = {"learning_rate": rate}
-        shares = list(sizes(stage).items())
-        for kind, size in shares:
-            batch = self.sampler.draw(kind, size, self.step, self.pictures.train, self.accelerator.process_index)
-            with self._autocast(), self._no_sync_unless(kind == shares[-1][0]):
+        process = self.accelerator.process_index
+        batches = {
+            kind: self.sampler.draw(kind, stage.form, size, self.pools[0], self.step, process)
+            for kind, size in stage.lessons.items()
+        }
+        total = sum(batch.answers for batch in batches.values())
+        for kind, batch in batches.items():
+            with self._autocast():
                 losses = self.loss(batch.to(self.device))
-                self.accelerator.backward(losses.total * (size / sum(s for _, s in shares)))
+            (losses.total * (batch.answers / total)).backward()
             scalars[f"loss/{kind}"] = losses.text.item()
             scalars[f"contrastive/{kind}"] = losses.contrastive.item()
+        if stage.look:
+            look = self.sampler.draw_look(stage.look, self.pools[0], self.step, process).to(self.device)
+            with self._autocast():
+                seen = self.loss.look(look)
+            weights = {"contrastive": self.config.contrastive_weight, "scene": self.config.scene_weight}
+            sum((weights[key] * value for key, value in seen.items()), torch.zeros((), device=self.device)).backward()
+            scalars |= {f"look/{key}": value.item() for key, value in seen.items()}
+        self._average_gradients()
         norm = self.accelerator.clip_grad_norm_(list(self.trainable.values()), self.config.max_grad_norm)
         if norm is not None and not math.isfinite(float(norm)):
             raise AssistantError(f"the gradient is {float(norm)} at step {self.step}; lower learning_rate and resume")
@@ -156,20 +161,26 @@ class BridgeTrainer:
         dtype = getattr(torch, self.config.dtype)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
-    def _no_sync_unless(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if last else self.accelerator.no_sync(self.loss)
+    def _average_gradients(self) -> None:
+        """Over processes, once for all backward passes of a step."""
+        if self.accelerator.num_processes == 1:
+            return
+        gradients = [p.grad for p in self.trainable.values() if p.grad is not None]
+        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The loss on pictures never trained on, right and swapped, for every kind of the stage."""
+        """The loss on objects and scenes never trained on, right and swapped, for every kind of the stage."""
         stage, _ = stage_at(self.config.stages, self.step - 1)
-        self.plain.eval()
+        self.loss.eval()
         scalars = {}
-        for kind, size in sizes(stage).items():
-            batch = self.sampler.draw(kind, max(size, 16), EVALUATION_STEP, self.pictures.validation).to(self.device)
+        for kind in stage.lessons:
+            batch = self.sampler.draw(kind, stage.form, EVALUATED, self.pools[1], EVALUATION_STEP).to(self.device)
             with self._autocast():
-                scalars[f"right/{kind}"] = self.plain(batch).text.item()
-                scalars[f"swapped/{kind}"] = self.plain(batch, swapped=True).text.item()
+                scalars[f"right/{kind}"] = self.loss(batch).text.item()
+                scalars[f"swapped/{kind}"] = self.loss(batch, swapped=True).text.item()
         return scalars
 
     def save(self) -> None:
@@ -183,7 +194,7 @@ class BridgeTrainer:
         config = self.config
         notes = {**self.description, "steps": self.step, "seed": config.seed}
         save_adapter(
-            self.folder / "adapter", self.plain.model, config.vision, config.language, config.rename_tokens, notes
+            self.folder / "adapter", self.loss.model, config.vision, config.language, config.rename_tokens, notes
         )
         state = {
             "step": self.step,
@@ -227,12 +238,6 @@ def learning_rate(stage: Stage, step: int) -> float:
     progress = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
     height = (1 + math.cos(math.pi * min(1.0, progress))) / 2
     return stage.final_learning_rate + (stage.learning_rate - stage.final_learning_rate) * height
-
-
-def sizes(stage: Stage) -> dict[str, int]:
-    """How many samples of each kind a step has."""
-    total = sum(stage.mix.values())
-    return {kind: max(2, round(stage.batch_size * share / total)) for kind, share in stage.mix.items() if share > 0}
 
 
 def hash_seed(*numbers: int) -> int:

@@ -9,7 +9,7 @@ SMALLEST = {
     "vision": "v",
     "language": "l",
     "model": {},
-    "stages": [{"steps": 1, "batch_size": 2, "mix": {"chat": 1}, "learning_rate": 0.1, "final_learning_rate": 0}],
+    "stages": [{"steps": 1, "lessons": {"naming": 2}, "learning_rate": 0.1, "final_learning_rate": 0}],
 }
 
 
@@ -25,24 +25,30 @@ def load(tmp_path):
 
 
 def test_the_smallest_configuration_loads(load):
-    assert load().stages[0].mix == {"chat": 1.0}
+    [stage] = load().stages
+    assert stage.lessons == {"naming": 2} and stage.form == "chat"
 
 
 @pytest.mark.parametrize(
     ("override", "told"),
     [
         ("stages=[]", "stages is empty"),
-        ("stages.0.steps=0", r"stages\[0\]: steps and batch_size must be at least 1, got 0 and 2"),
-        ("stages.0.batch_size=0", "steps and batch_size must be at least 1"),
-        ("stages.0.mix={}", "mix needs shares"),
-        ("stages.0.mix={chat: 0}", "mix needs shares"),
-        ("stages.0.mix={chat: 1, caption: -0.5}", "mix needs shares"),
-        ("stages.0.mix={chta: 1}", "mix: must be one of caption, photo_caption, chat, photo_chat, got 'chta'"),
+        (
+            "stages.0.steps=0",
+            r"stages\[0\]: steps and every number of lessons must be at least 1, got 0, {'naming'",
+        ),
+        ("stages.0.lessons={}", "every number of lessons must be at least 1, got 1, {}"),
+        ("stages.0.lessons={naming: 0}", "every number of lessons must be at least 1"),
+        ("stages.0.lessons={naming: 1, rule: -1}", "every number of lessons must be at least 1"),
+        ("stages.0.lessons={naming: 1.5}", "lessons.naming: must be int, got 1.5"),
+        ("stages.0.lessons={nmaing: 1}", "lessons: must be one of naming, photo_naming, .*, got 'nmaing'"),
+        ("stages.0.form=prose", "form: must be one of plain, chat, got 'prose'"),
         ("dtype=bf16", "dtype: must be one of bfloat16, float32, got 'bf16'"),
         ("log_every=0", "log_every must be at least 1, got 0"),
         ("evaluate_every=0", "evaluate_every must be at least 1"),
         ("checkpoint_every=-1", "checkpoint_every must be at least 1"),
         ("variants=0", "variants must be at least 1"),
+        ("scenes=0", "scenes must be at least 1"),
         ("betas=[0.9]", "betas must be two numbers"),
     ],
 )

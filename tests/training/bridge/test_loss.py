@@ -1,15 +1,12 @@
 import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from assistant.model.assembly import is_adapter_key
 from training.bridge.loss import BridgeLoss, info_nce
-
-ROWS = np.arange(10)
 
 
 @pytest.fixture
@@ -20,9 +17,9 @@ def loss(seeing_model):
 
 
 @pytest.fixture
-def batch(sampler):
-    """Draw a batch of six."""
-    return lambda kind="caption": sampler().draw(kind, 6, step=3, rows=ROWS)
+def batch(sampler, pools):
+    """Draw a batch of six lessons."""
+    return lambda kind="naming", form="plain": sampler().draw(kind, form, 6, pools[0], step=3)
 
 
 def gradients(loss, batch):
@@ -51,23 +48,101 @@ def test_the_contrastive_loss_is_the_formula(names):
     assert got.item() == pytest.approx(info_nce_by_hand(first.tolist(), second.tolist(), names, 3.0), abs=1e-5)
 
 
-def test_the_contrastive_loss_compares_mean_latents_with_mean_words(loss, batch):
-    batch = batch()
-    latents = loss.latents(batch)
+@pytest.mark.parametrize("kind", ["naming", "binding", "ordinal"])
+def test_the_contrastive_loss_compares_mean_latents_with_mean_words(loss, batch, kind):
+    batch = batch(kind)
+    assert len(batch.names.unique()) < len(batch.names)
+    latents = loss.latents(batch.patches, batch.logits)
     embedding = loss.model.get_input_embeddings().weight
     words = [embedding[caption[caption >= 0]].mean(0) - embedding.mean(0) for caption in batch.captions]
     words = F.normalize(torch.stack(words), dim=-1)
     images = F.normalize(loss.image_head(latents.mean(1)), dim=-1)
     expected = info_nce_by_hand(images.tolist(), words.tolist(), batch.names.tolist(), math.exp(2.3))
-    assert loss.contrastive_loss(batch, latents).item() == pytest.approx(expected, abs=1e-4)
+    got = loss.contrastive_loss(latents, batch.names, batch.captions).item()
+    assert got == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_text_loss_is_that_of_transformers(loss, batch):
-    batch = batch("caption")
-    latents = loss.latents(batch)
+def keep(batch, kept):
+    """A batch with some of its pictures."""
+    pictures = ("patches", "logits", "names", "captions")
+    return dataclasses.replace(batch, **{key: getattr(batch, key)[kept] for key in pictures})
+
+
+def test_the_contrastive_loss_leaves_out_pictures_without_a_name(loss, batch):
+    whole = batch("binding")
+    named = torch.arange(len(whole.names)) % 3 != 1
+    some = dataclasses.replace(
+        whole,
+        names=torch.where(named, whole.names, -1),
+        captions=torch.where(named.unsqueeze(1), whole.captions, -1),
+    )
+    rest = keep(whole, named)
+    expected = loss.contrastive_loss(loss.latents(rest.patches, rest.logits), rest.names, rest.captions)
+    got = loss.contrastive_loss(loss.latents(some.patches, some.logits), some.names, some.captions)
+    torch.testing.assert_close(got, expected)
+    assert expected > 0
+
+
+@pytest.mark.parametrize("named", [0, 1])
+def test_fewer_than_two_names_have_no_contrastive_loss(loss, batch, named):
+    scene = batch("scene")
+    assert (scene.names == -1).all()
+    scene.names[:named], scene.captions[:named] = 0, 7
+    losses = loss(scene)
+    assert losses.contrastive.item() == 0.0 and torch.equal(losses.total, losses.text)
+
+
+PICTURES = [("naming", 1), ("ordinal", 2), ("rule", 3), ("binding", 4)]
+
+
+def numbers_of(batch, loss):
+    """How many pictures each row has."""
+    return (batch.input_ids == loss.model.config.image_token_id).sum(1).tolist()
+
+
+@pytest.mark.parametrize(("kind", "most"), PICTURES)
+def test_the_text_loss_is_that_of_transformers_for_answers_instead_of_tokens(loss, batch, kind, most):
+    batch = batch(kind)
+    latents = loss.latents(batch.patches, batch.logits)
     assert len(batch.prefix) == 0
-    output = loss.model(input_ids=batch.input_ids, labels=batch.labels, image_latents=latents.unsqueeze(1))
-    torch.testing.assert_close(loss.text_loss(batch, latents), output.loss)
+    rows = latents.split(numbers_of(batch, loss))
+    assert max(map(len, rows)) >= most
+    handed = torch.stack([F.pad(row, (0, 0, 0, 0, 0, max(map(len, rows)) - len(row))) for row in rows])
+    output = loss.model(input_ids=batch.input_ids, labels=batch.labels, image_latents=handed)
+    tokens = int((batch.labels != -100).sum())
+    assert tokens > batch.answers
+    torch.testing.assert_close(loss.text_loss(batch, latents), output.loss * tokens / batch.answers)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "most"), PICTURES)
+@pytest.mark.parametrize("form", ["plain", "chat"])
+def test_a_batch_is_its_rows_one_by_one(loss, batch, kind, most, form):
+    """No row sees a picture of another: the loss is the mean over the answers, of each row alone."""
+    whole = batch(kind, form)
+    numbers = numbers_of(whole, loss)
+    assert sum(numbers) == len(whole.patches) and max(numbers) >= most
+    starts = torch.tensor(numbers).cumsum(0) - torch.tensor(numbers)
+    total = 0.0
+    for i, (start, number) in enumerate(zip(starts.tolist(), numbers, strict=True)):
+        alone = keep(whole, slice(start, start + number))
+        alone = dataclasses.replace(alone, input_ids=whole.input_ids[i : i + 1], labels=whole.labels[i : i + 1])
+        total += loss(alone).text.item() * alone.answers
+    assert loss(whole).text.item() == pytest.approx(total / whole.answers, rel=1e-5)
+
+
+@torch.no_grad()
+def test_a_picture_moves_its_own_row_alone(loss, batch):
+    whole = batch("ordinal", "chat")
+    numbers = numbers_of(whole, loss)
+    start, stop = sum(numbers[:2]), sum(numbers[:3])
+    other = dataclasses.replace(whole, patches=whole.patches.clone())
+    other.patches[start:stop] = other.patches[start:stop].flip(-1)
+    logits = []
+    for one in (whole, other):
+        handed = loss.model.model.hand_out(loss.latents(one.patches, one.logits), one.input_ids)
+        logits.append(loss.model(input_ids=one.input_ids, image_latents=handed).logits)
+    assert (logits[0] != logits[1]).flatten(1).any(1).tolist() == [i == 2 for i in range(6)]
 
 
 def test_the_parts_make_the_total(loss, batch):
@@ -76,9 +151,9 @@ def test_the_parts_make_the_total(loss, batch):
     assert losses.contrastive > 0
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_a_shared_prefix_is_the_prefix_written_out(loss, batch, training):
-    shared = batch("chat")
+@pytest.mark.parametrize(("kind", "training"), [("naming", False), ("naming", True), ("ordinal", True)])
+def test_a_shared_prefix_is_the_prefix_written_out(loss, batch, kind, training):
+    shared = batch(kind, "chat")
     for module in loss.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -99,25 +174,29 @@ def test_a_shared_prefix_is_the_prefix_written_out(loss, batch, training):
 
 
 def test_a_shared_prefix_carries_no_gradient(loss, batch):
-    cache = loss.prefix_cache(batch("chat").prefix, 6)
+    cache = loss.prefix_cache(batch("naming", "chat").prefix, 6)
     assert all(not layer.keys.requires_grad and len(layer.keys) == 6 for layer in cache.layers if layer.is_initialized)
     assert loss.prefix_cache(torch.tensor([], dtype=torch.long), 6) is None
 
 
-@pytest.mark.parametrize("kind", ["caption", "chat"])
-def test_padding_changes_nothing(loss, batch, kind):
-    short = batch(kind)
+@pytest.mark.parametrize("form", ["plain", "chat"])
+def test_padding_changes_nothing(loss, batch, form):
+    short = batch("rule", form)
     longer = dataclasses.replace(
         short, input_ids=F.pad(short.input_ids, (0, 4)), labels=F.pad(short.labels, (0, 4), value=-100)
     )
     torch.testing.assert_close(loss(short).text, loss(longer).text)
 
 
-@pytest.mark.parametrize("kind", ["caption", "photo_chat"])
+def bridge_of(loss):
+    """Names of the weights that an adapter trains."""
+    return {f"model.{n}" for n, _ in loss.model.named_parameters() if is_adapter_key(n) and "feature_" not in n}
+
+
+@pytest.mark.parametrize("kind", ["naming", "binding", "ordinal"])
 def test_only_the_bridge_and_the_projection_learn(loss, batch, kind):
-    _, grads = gradients(loss.train(), batch(kind))
-    wanted = {f"model.{n}" for n, _ in loss.model.named_parameters() if is_adapter_key(n) and "feature_" not in n}
-    assert set(grads) == wanted | {"image_head.weight", "image_head.bias", "logit_scale"}
+    _, grads = gradients(loss.train(), batch(kind, "chat"))
+    assert set(grads) == bridge_of(loss) | {"image_head.weight", "image_head.bias", "logit_scale"}
     still = [name for name, gradient in grads.items() if not gradient.abs().sum() > 0]
     assert not still
 
@@ -125,10 +204,24 @@ def test_only_the_bridge_and_the_projection_learn(loss, batch, kind):
 def test_a_step_leaves_the_frozen_parts_alone(loss, batch):
     before = {name: value.clone() for name, value in loss.state_dict().items()}
     optimizer = torch.optim.AdamW([p for p in loss.parameters() if p.requires_grad], lr=0.1)
-    loss.train()(batch("photo_chat")).total.backward()
+    loss.train()(batch("photo_naming", "chat")).total.backward()
     optimizer.step()
     changed = {name for name, value in loss.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {name for name, parameter in loss.named_parameters() if parameter.requires_grad}
+    assert changed == bridge_of(loss) | {"image_head.weight", "image_head.bias", "logit_scale"}
+
+
+def test_a_look_reads_names_and_scenes_without_the_language_model(loss, sampler, pools, monkeypatch):
+    look = sampler().draw_look(4, pools[0], step=3)
+    monkeypatch.setattr(loss.model.model.language_model, "forward", None)
+    latents = loss.latents(look.patches, look.logits)
+    seen = loss.look(look)
+    torch.testing.assert_close(seen["contrastive"], loss.contrastive_loss(latents[:8], look.names, look.captions))
+    torch.testing.assert_close(seen["scene"], loss.scene_head(latents[8:], look.truth))
+    (seen["contrastive"] + seen["scene"]).backward()
+    learned = {name for name, p in loss.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    heads = {n for n, _ in loss.named_parameters() if n.startswith(("image_head.", "scene_head."))} | {"logit_scale"}
+    resampler = {name for name in bridge_of(loss) if name.startswith("model.model.resampler.")}
+    assert resampler | heads == learned
 
 
 def test_without_a_weight_the_contrastive_loss_is_left_out(seeing_model, batch):
@@ -136,12 +229,12 @@ def test_without_a_weight_the_contrastive_loss_is_left_out(seeing_model, batch):
     losses = loss(batch())
     assert losses.contrastive.item() == 0.0 and torch.equal(losses.total, losses.text)
     losses.total.backward()
-    # what waits for gradients on many processes waits for these alone
-    assert all(p.grad is not None for p in loss.parameters() if p.requires_grad)
+    assert all(p.grad is None for p in loss.image_head.parameters()) and loss.logit_scale.grad is None
 
 
-def test_swapped_hands_every_row_the_picture_of_the_row_before(loss, batch):
-    batch = batch()
+@pytest.mark.parametrize("kind", ["naming", "ordinal"])
+def test_swapped_puts_every_picture_in_the_place_of_the_next(loss, batch, kind):
+    batch = batch(kind)
     moved = dataclasses.replace(batch, patches=batch.patches.roll(1, 0), logits=batch.logits.roll(1, 0))
     assert torch.equal(moved.patches[1], batch.patches[0])
     swapped = loss(batch, swapped=True).text
@@ -152,18 +245,18 @@ def test_swapped_hands_every_row_the_picture_of_the_row_before(loss, batch):
 def test_noise_is_for_training_and_in_units_of_each_channel(seeing_model, batch, monkeypatch):
     loss = BridgeLoss(seeing_model(), 0.0, feature_noise=0.5, logit_noise=2.0)
     with torch.no_grad():
-        loss.model.model.resampler.feature_std.copy_(torch.arange(1.0, 13.0))
+        loss.model.model.resampler.feature_std.copy_(torch.arange(1.0, 21.0))
     batch = batch()
     seen = []
     monkeypatch.setattr(loss.model.model.resampler, "forward", lambda patches, logits: seen.append((patches, logits)))
-    loss.eval().latents(batch)
+    loss.eval().latents(batch.patches, batch.logits)
     assert torch.equal(seen[0][0], batch.patches) and torch.equal(seen[0][1], batch.logits)
     loss.train()
     for _ in range(200):
-        loss.latents(batch)
+        loss.latents(batch.patches, batch.logits)
     patches, logits = (torch.stack(x) for x in zip(*seen[1:], strict=True))
     torch.testing.assert_close(
-        (patches - batch.patches).flatten(0, -2).std(0), torch.arange(1.0, 13.0) / 2, rtol=0.05, atol=0
+        (patches - batch.patches).flatten(0, -2).std(0), torch.arange(1.0, 21.0) / 2, rtol=0.05, atol=0
     )
     assert (logits - batch.logits).std().item() == pytest.approx(2.0, rel=0.05)
 
@@ -175,6 +268,6 @@ def test_without_standardised_features_noise_is_in_units_of_all_features(assembl
     seen = []
     monkeypatch.setattr(model.model.resampler, "forward", lambda patches, logits: seen.append(patches))
     for _ in range(50):
-        loss.latents(batch)
+        loss.latents(batch.patches, batch.logits)
     noise = torch.stack(seen) - batch.patches
     assert noise.std().item() == pytest.approx(batch.patches.std().item() / 2, rel=0.05)

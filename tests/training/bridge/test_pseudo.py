@@ -7,6 +7,13 @@ CLASSES = torch.tensor([0, 3, 4, 4, 1, 2, 0, 3])
 
 
 @pytest.fixture
+def classifier():
+    """Weight [5, 12] and bias [5], which make some classes hard to reach."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(5, 12, generator=generator), torch.randn(5, generator=generator)
+
+
+@pytest.fixture
 def maps():
     """Eight maps of 5 x 5 patches."""
     return torch.rand(8, 25, 12, generator=torch.Generator().manual_seed(1)) * 2

@@ -13,9 +13,9 @@ from PIL import Image
 from assistant.errors import ConfigError, ModelError
 from training.bridge import run
 from training.bridge.config import BridgeConfig, Stage
-from training.bridge.run import class_names, classifier, initialise, prepare, training_rows, with_article
-from training.bridge.samples import Name, Sampler
+from training.bridge.run import classifier, initialise, prepare, training_rows
 from training.data.imagenet import ImageNetClass
+from training.data.scenes import Thing
 
 NAMES = ["lion", "barn", "kite", "hammer", "harp"]
 COARSE = ["cat", None, "toy", None, "string instrument"]
@@ -29,10 +29,15 @@ from training.bridge import run
 from training.bridge.config import BridgeConfig
 from training.config import load_config
 from training.data.imagenet import ImageNetClass
+from training.data.scenes import Thing
 
 data, config, out = map(Path, sys.argv[1:])
 run.build = lambda name, report=None: data
 run.imagenet_classes = lambda: [ImageNetClass(**row) for row in json.loads((data / "classes.json").read_text())]
+rows = json.loads((data / "scenes.json").read_text())
+run.training_scenes = lambda count, report=None: [
+    (data / file, tuple(Thing(**thing) for thing in things)) for file, things in rows[:count]
+]
 settings, rank = load_config(BridgeConfig, config), int(os.environ["RANK"])
 trainer = run.prepare(settings, out)
 assert trainer.accelerator.num_processes == 2
@@ -55,7 +60,7 @@ def classes():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A built training set of 60 pictures; every tenth is of a held-out object."""
+    """A built training set of 60 pictures, of which every tenth is of a held-out object, and 51 scenes."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "pictures").mkdir()
     rng = np.random.default_rng(0)
@@ -63,8 +68,15 @@ def data(tmp_path_factory):
     for i in range(60):
         file = f"pictures/{i}.png"
         Image.fromarray(rng.integers(0, 255, (3, 3, 3), np.uint8)).resize((24, 24), 0).save(folder / file)
-        rows.append({"id": str(i), "file": file, "name": f"thing {i}", "article": "a", "heldout": i % 10 == 7})
+        row = {"id": str(i), "file": file, "name": f"thing {i}", "article": "a", "heldout": i % 10 == 7}
+        rows.append({**row, "object": f"thing {i:02d}", "style": "flat"})
     (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scenes = []
+    for i in range(51):
+        Image.fromarray(rng.integers(0, 255, (2, 2, 3), np.uint8)).resize((24, 24), 0).save(folder / f"scene-{i}.png")
+        thing = Thing(f"thing {i % 5}", "a", f"thing {i % 5}", ("red", "blue")[i % 2], (0.0, 0.1, 0.4, 0.5))
+        scenes.append((f"scene-{i}.png", [vars(thing)]))
+    (folder / "scenes.json").write_text(json.dumps(scenes))
     (folder / "classes.json").write_text(json.dumps([vars(item) for item in classes()]))
     return folder
 
@@ -72,9 +84,9 @@ def data(tmp_path_factory):
 @pytest.fixture
 def config(training_parts, bridge_fields):
     vision, language = map(str, training_parts)
-    stage = Stage(3, 4, {"caption": 1, "photo_chat": 1}, 1e-3, 1e-4, warmup=1)
+    stage = Stage(3, {"naming": 2, "photo_naming": 2, "scene": 1}, 1e-3, 1e-4, look=2, warmup=1)
     rename = {"<unused0>": "<image>", "<unused1>": "<|endofchunk|>"}
-    return BridgeConfig(vision, language, dict(bridge_fields), [stage], rename, variants=1, dtype="float32")
+    return BridgeConfig(vision, language, dict(bridge_fields), [stage], rename, variants=1, scenes=51, dtype="float32")
 
 
 @pytest.fixture
@@ -83,27 +95,38 @@ def world(monkeypatch, data, tmp_path):
     monkeypatch.setenv("ASSISTANT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(run, "build", lambda name, report=None: data)
     monkeypatch.setattr(run, "imagenet_classes", classes)
+    scenes = json.loads((data / "scenes.json").read_text())
+    monkeypatch.setattr(
+        run,
+        "training_scenes",
+        lambda count, report=None: [
+            (data / file, tuple(Thing(**t) for t in things)) for file, things in scenes[:count]
+        ],
+    )
 
 
 def test_from_a_configuration_to_an_adapter(world, config, tmp_path):
     reports = []
     trainer = prepare(config, tmp_path / "run", lambda *report: reports.append(report))
-    assert reports[-1] == ("features", 54, 54)
-    assert len(trainer.sampler.picture_names) == 54
-    assert [options[0].text for options in trainer.sampler.picture_names][6:8] == ["a thing 6", "a thing 8"]
-    assert trainer.pictures.validation.tolist() == [0, 50]
-    assert sorted([*trainer.pictures.train, *trainer.pictures.validation]) == list(range(54))
+    assert ("features", 54, 54) in reports and reports[-1] == ("features", 51, 51)
+    train, validation = trainer.pools
+    assert len(train.names) == 54
+    assert [names[0].text for names in train.names][6:8] == ["a thing 6", "a thing 8"]
+    assert validation.pictures.tolist() == [0, 50] and validation.scenes.tolist() == [0, 50]
+    assert sorted([*train.pictures, *validation.pictures]) == list(range(54))
+    assert sorted([*train.scenes, *validation.scenes]) == list(range(51))
+    assert train.classes.tolist() == [0, 1, 2, 4]  # and no hammer
     assert trainer.run() is True
     notes = json.loads((tmp_path / "run/adapter/adapter.json").read_text())["training"]
     assert notes["pictures"] == 54 and notes["steps"] == 3
-    assert notes["recipe"]["stages"][0]["mix"] == {"caption": 1, "photo_chat": 1}
+    assert notes["recipe"]["stages"][0]["lessons"] == {"naming": 2, "photo_naming": 2, "scene": 1}
     assert (tmp_path / "home/cache/features").is_dir()
 
 
 def test_two_preparations_are_the_same(world, config, tmp_path):
     first, second = (prepare(config, tmp_path / name) for name in ("one", "two"))  # the second reuses the features
-    for name, value in first.plain.state_dict().items():
-        assert torch.equal(value, second.plain.state_dict()[name]), name
+    for name, value in first.loss.state_dict().items():
+        assert torch.equal(value, second.loss.state_dict()[name]), name
 
 
 def test_parts_of_the_catalog_are_fetched(world, config, tmp_path, monkeypatch, training_parts):
@@ -138,29 +161,6 @@ def test_a_part_that_is_not_there_is_named(world, config, tmp_path):
 def test_held_out_pictures_are_no_training_rows(data):
     rows = training_rows(data)
     assert len(rows) == 54 and not any(row["heldout"] for row in rows)
-
-
-def test_names_carry_their_article():
-    assert with_article("an", "owl") == "an owl"
-    assert with_article("", "fireworks") == "fireworks"
-
-
-def test_a_class_is_also_called_by_the_word_above_it():
-    lion, barn = map(class_names, classes()[:2])
-    assert [(name.text, name.share) for name in lion] == [("a lion", 1.0), ("a cat", 1.0)]
-    assert [name.text for name in barn] == ["a barn"]
-    owl = ImageNetClass(0, "great grey owl", "a", (), "", "owl", False)
-    assert [name.text for name in class_names(owl)] == ["a great grey owl"]  # says it already
-    assert class_names(ImageNetClass(0, "robin", "a", (), "", "animal", False))[1].text == "an animal"
-
-
-def test_a_held_out_class_has_no_name_and_is_never_drawn(assembled, cache):
-    held = [item.index for item in classes() if item.heldout]
-    assert held and all(class_names(classes()[index]) == [] for index in held)
-    model, processor = assembled()
-    names = [class_names(item) for item in classes()]
-    sampler = Sampler(processor, cache, [[Name("a thing")]] * len(cache.patches), names, classifier(model), seed=0)
-    assert not set(held) & set(sampler.classes)
 
 
 def test_the_classifier_is_that_of_the_tower(assembled):

@@ -2,177 +2,252 @@ import numpy as np
 import pytest
 import torch
 
-from training.bridge.samples import KINDS, QUESTIONS, Name, Sampler, pick
+from training.bridge.lessons import LESSON_KINDS, draw_lesson
+from training.bridge.samples import Sampler, show_pictures
 
-ROWS = np.arange(10)
+WIDTH = 12  # channels of the tiny tower's last map; those of an earlier one stand after them
+PLAIN = [(kind, "plain") for kind in LESSON_KINDS]
+CHAT = [(kind, "chat") for kind in LESSON_KINDS]
+SAME = {"kind": "naming", "form": "chat", "size": 6, "step": 4, "process": 1}
 
 
-def rows_of(batch):
-    """(prompt, answer) token ids of every row, without padding."""
-    found = []
-    for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True):
-        start = next(i for i, label in enumerate(labels) if label != -100)
+@pytest.fixture
+def draw(sampler, pools):
+    """Draw a batch, and the lessons that it holds."""
+
+    def drawn(kind, form="chat", size=6, step=0, process=0, seed=0, patch_dropout=0.0):
+        batch = sampler(seed, patch_dropout).draw(kind, form, size, pools[0], step, process)
+        rng = np.random.default_rng([seed, step, process, LESSON_KINDS.index(kind)])
+        return batch, [draw_lesson(kind, pools[0], rng) for _ in range(size)]
+
+    return drawn
+
+
+def rows_of(batch, processor):
+    """Token ids and labels of every row, without padding."""
+    rows = zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True)
+    for ids, labels in rows:
         end = len(labels) - next(i for i, label in enumerate(reversed(labels)) if label != -100)
-        assert labels[:start] == [-100] * start and labels[end:] == [-100] * (len(labels) - end)
-        assert labels[start:end] == ids[start:end]
-        found.append((ids[:start], ids[start:end]))
-    return found
+        assert set(ids[end:]) <= {processor.tokenizer.pad_token_id}
+        yield ids[:end], labels[:end]
 
 
-def test_the_order_of_the_kinds_is_kept():
-    assert KINDS == ("caption", "photo_caption", "chat", "photo_chat")  # it is part of every batch's seed
+def learned(ids, labels):
+    """The runs of tokens to be learned; a label is always the token itself."""
+    assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
+    runs, before = [], -100
+    for label in labels:
+        if label != -100:
+            runs = [*runs, []] if before == -100 else runs
+            runs[-1].append(label)
+        before = label
+    return runs
 
 
-@pytest.mark.parametrize("kind", ["caption", "photo_caption"])
-def test_a_caption_is_a_picture_a_name_and_an_end(sampler, processor, kind):
-    batch = sampler().draw(kind, 8, step=0, rows=ROWS)
+def parts(number, text, picture):
+    return [*({"type": "image", "image": picture("red")} for _ in range(number)), {"type": "text", "text": text}]
+
+
+@pytest.mark.parametrize(("kind", "form"), CHAT)
+def test_a_chat_is_what_the_processor_makes_of_the_same_dialogue(draw, processor, picture, kind, form):
+    batch, lessons = draw(kind, form)
+    for (ids, labels), lesson in zip(rows_of(batch, processor), lessons, strict=True):
+        messages = []
+        for turn in lesson:
+            messages.append({"role": "user", "content": parts(len(turn.shown), turn.question, picture)})
+            messages.append({"role": "assistant", "content": parts(0, turn.answer, picture)})
+        whole = list(processor.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"][0])
+        row = [*batch.prefix.tolist(), *ids]
+        assert whole[: len(row)] == row
+        assert processor.tokenizer.decode(whole[len(row) :]) == "\n"  # what follows the end of a turn is not taught
+        said = [processor.tokenizer.decode(run) for run in learned(ids, labels)]
+        assert said == [turn.answer + "<|im_end|>" for turn in lesson if turn.learn]
+
+
+@pytest.mark.parametrize(("kind", "form"), PLAIN)
+def test_plain_text_is_pictures_questions_and_answers(draw, processor, kind, form):
+    batch, lessons = draw(kind, form)
     assert len(batch.prefix) == 0
-    tokenizer, names = processor.tokenizer, set()
-    for prompt, answer in rows_of(batch):
-        assert prompt == [processor.image_token_id]
-        assert answer[-1] == tokenizer.convert_tokens_to_ids("<|endofchunk|>")
-        names.add(tokenizer.decode(answer[:-1]))
-    known = {
-        name.text
-        for options in (sampler().class_names if "photo" in kind else sampler().picture_names)
-        for name in options
-    }
-    assert names <= known and len(names) > 2
+    asks = kind in ("scene", "rule", "format", "ordinal")  # whose answers depend on the question, or on its absence
+    for (ids, labels), lesson in zip(rows_of(batch, processor), lessons, strict=True):
+        text = "".join(
+            show_pictures(len(turn.shown)) + (f"{turn.question} " if asks else "") + turn.answer + "<|endofchunk|>"
+            for turn in lesson
+        )
+        assert processor.tokenizer.decode(ids) == text
+        assert ids.count(processor.image_token_id) == sum(len(turn.shown) for turn in lesson)
+        said = [processor.tokenizer.decode(run).lstrip() for run in learned(ids, labels)]
+        assert said == [turn.answer + "<|endofchunk|>" for turn in lesson if turn.learn]
 
 
-@pytest.mark.parametrize("kind", ["chat", "photo_chat"])
-def test_a_chat_is_what_the_processor_makes_of_the_same_messages(sampler, processor, picture, kind):
-    batch = sampler().draw(kind, 8, step=0, rows=ROWS)
-    questions = set()
-    for prompt, answer in rows_of(batch):
-        text = processor.tokenizer.decode(answer)
-        assert text.endswith(".<|im_end|>")
-        said = text.removesuffix("<|im_end|>")
-        assert said[0].isupper()
-        question = processor.tokenizer.decode(prompt[1:]).split("<|im_end|>")[0]
-        questions.add(question)
-        user = {
-            "role": "user",
-            "content": [{"type": "image", "image": picture("red")}, {"type": "text", "text": question}],
-        }
-        whole = [user, {"role": "assistant", "content": [{"type": "text", "text": said}]}]
-        options = {"tokenize": True, "return_dict": True}
-        asked = processor.apply_chat_template([user], add_generation_prompt=True, **options)["input_ids"][0]
-        assert [*batch.prefix.tolist(), *prompt] == list(asked)
-        answered = list(processor.apply_chat_template(whole, **options)["input_ids"][0])
-        row = [*batch.prefix.tolist(), *prompt, *answer]
-        assert answered[: len(row)] == row
-        assert processor.tokenizer.decode(answered[len(row) :]) == "\n"  # what follows the end of a turn is not taught
-    assert questions <= set(QUESTIONS) and len(questions) > 2
+@pytest.mark.parametrize(("kind", "form"), [*PLAIN, *CHAT])
+def test_answers_are_counted(draw, kind, form):
+    batch, lessons = draw(kind, form)
+    assert batch.answers == sum(turn.learn for lesson in lessons for turn in lesson)
 
 
-@pytest.mark.parametrize("kind", ["caption", "chat"])
-def test_a_row_shows_the_picture_that_it_names(sampler, processor, cache, kind):
-    drawn = sampler()
-    batch = drawn.draw(kind, 8, step=1, rows=ROWS)
-    assert batch.patches.shape == (8, 1, 9, 12) and batch.logits.shape == (8, 1, 5)
-    for i, (_, answer) in enumerate(rows_of(batch)):
-        match = np.argwhere((cache.patches == batch.patches[i, 0].numpy().astype(np.float16)).all((2, 3)))
-        [(picture, variant)] = match
-        assert np.array_equal(cache.logits[picture, variant], batch.logits[i, 0].numpy())
-        [name] = drawn.picture_names[picture]
-        assert processor.tokenizer.decode(answer).lower().startswith(name.text)
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_pictures_are_shown_as_the_processor_shows_them(processor, picture, number):
+    message = {"role": "user", "content": parts(number, "Who?", picture)}
+    assert f"\n{show_pictures(number)}Who?" in processor.apply_chat_template([message])
+    assert show_pictures(0) == ""
 
 
-def test_a_pseudo_photograph_is_of_the_class_that_it_names(sampler, processor, classifier):
-    classes = [[Name(f"class {i}")] for i in range(5)]
+def index_of(cache, patches):
+    """(picture, version) of the features of one picture, [P, Dv]."""
+    [found] = np.argwhere((cache.patches == patches.numpy().astype(np.float16)).all((2, 3)))
+    return tuple(int(i) for i in found)
+
+
+@pytest.mark.parametrize("kind", LESSON_KINDS)
+def test_pictures_come_in_reading_order(draw, cache, scene_cache, classifier, kind):
+    batch, lessons = draw(kind)
+    shown = [picture for lesson in lessons for turn in lesson for picture in turn.shown]
+    assert batch.patches.shape == (len(shown), 1, 9, 20) and batch.logits.shape == (len(shown), 1, 19)
+    assert batch.patches.dtype == batch.logits.dtype == torch.float32
     weight, bias = classifier
-    found = []
+    shares = []
+    for one, patches, logits in zip(shown, batch.patches[:, 0], batch.logits[:, 0], strict=True):
+        if one.source == "photo":
+            torch.testing.assert_close(logits, patches[:, :WIDTH].mean(0) @ weight.T + bias)
+            shares.append(logits.softmax(-1)[one.row].item())
+            continue
+        kept = scene_cache if one.source == "scene" else cache
+        row, version = index_of(kept, patches)
+        assert row == one.row
+        assert np.array_equal(kept.logits[row, version], logits.numpy())
+    assert not shares or np.mean(shares) > 0.4  # one in nineteen, were they of other classes
+
+
+def test_all_versions_of_a_picture_are_seen(draw, cache):
+    found = {index_of(cache, patches)[1] for step in range(5) for patches in draw("naming", step=step)[0].patches[:, 0]}
+    assert found == {0, 1, 2}
+
+
+def test_a_pseudo_photograph_is_of_its_class(draw):
+    shares = []
     for step in range(6):
-        batch = sampler(classes=classes).draw("photo_caption", 8, step, ROWS)
-        torch.testing.assert_close(batch.logits[:, 0], batch.patches[:, 0].mean(1) @ weight.T + bias)
-        named = [int(processor.tokenizer.decode(answer[:-1])[-1]) for _, answer in rows_of(batch)]
-        found += [batch.logits[i, 0].softmax(-1)[c].item() for i, c in enumerate(named)]
-    assert np.mean(found) > 0.4  # one in five, were they of other classes
+        batch, lessons = draw("photo_naming", size=8, step=step)
+        classes = [lesson[0].shown[0].row for lesson in lessons]
+        shares += batch.logits[:, 0].softmax(-1)[torch.arange(8), classes].tolist()
+    assert np.mean(shares) > 0.5  # one in nineteen, were they of other classes
 
 
-def test_equal_names_have_equal_ids_and_captions(sampler, processor):
-    batch = sampler().draw("caption", 10, 0, ROWS)
+def test_channels_beside_the_classifiers_are_a_drawings_or_say_nothing(draw, cache, pools):
+    mean = cache.statistics(np.random.default_rng(0))[0]
+    of_drawings = cache.patches[pools[0].pictures][..., WIDTH:]
+    silent, pushed = [], 0
+    for step in range(30):
+        batch, _ = draw("photo_naming", size=8, step=step)
+        for patches in batch.patches[:, 0]:
+            extra = patches[:, WIDTH:]
+            silent.append(bool((extra == mean[WIDTH:]).all()))
+            if not silent[-1]:
+                [(picture, version)] = np.argwhere((of_drawings == extra.numpy().astype(np.float16)).all((2, 3)))
+                last = cache.patches[pools[0].pictures[picture], version, :, :WIDTH].astype(np.float32)
+                pushed += not np.array_equal(last, patches[:, :WIDTH].numpy())
+    assert np.mean(silent) == pytest.approx(0.5, abs=0.1)
+    assert pushed == len(silent) - sum(silent)
+
+
+def test_a_tower_without_earlier_layers_needs_none(processor, cache, scene_cache, classifier, pools):
+    narrow = [type(c)(c.patches[..., :WIDTH], c.logits) for c in (cache, scene_cache)]
+    batch = Sampler(processor, *narrow, classifier, 0, patch_dropout=0.5).draw("photo_naming", "chat", 8, pools[0], 0)
+    assert batch.patches.shape == (8, 1, 9, WIDTH)
+
+
+def test_dropped_patches_leave_the_logits(draw, cache):
+    mean = cache.statistics(np.random.default_rng(0))[0]
+    blind = []
+    for step in range(60):
+        (batch, _), (whole, _) = (draw("photo_naming", size=8, step=step, patch_dropout=share) for share in (0.25, 0.0))
+        gone = (batch.patches[:, 0] == mean).flatten(1).all(1)
+        assert torch.equal(batch.patches[~gone], whole.patches[~gone])
+        assert torch.equal(batch.logits, whole.logits) and torch.equal(batch.input_ids, whole.input_ids)
+        blind += gone.tolist()
+    assert np.mean(blind) == pytest.approx(0.25, abs=0.06)
+
+
+@pytest.mark.parametrize("kind", ["naming", "scene"])
+def test_drawings_and_scenes_keep_their_patches(draw, kind):
+    batch, whole = (draw(kind, patch_dropout=share)[0] for share in (1.0, 0.0))
+    assert torch.equal(batch.patches, whole.patches)
+
+
+@pytest.mark.parametrize("kind", ["naming", "binding", "ordinal", "scene"])
+def test_equal_names_have_equal_ids_and_captions(draw, processor, kind):
+    batch, lessons = draw(kind, size=8)
+    shown = [picture.name for lesson in lessons for turn in lesson for picture in turn.shown]
     texts = [processor.tokenizer.decode(caption[caption >= 0]) for caption in batch.captions]
-    assert sorted(texts) == sorted(" " + options[0].text for options in sampler().picture_names)
-    for i in range(10):
-        for j in range(10):
-            assert (texts[i] == texts[j]) == (batch.names[i] == batch.names[j]).item()
-    assert len(batch.names.unique()) == 9  # two of the pictures show a cat
+    assert texts == [f" {name}" if name else "" for name in shown]
+    assert [number == -1 for number in batch.names.tolist()] == [not name for name in shown]
+    for i, name in enumerate(shown):
+        for j, other in enumerate(shown):
+            assert not name or (name == other) == (batch.names[i] == batch.names[j]).item()
+    assert kind == "scene" or 1 < len(set(shown)) < len(shown)
 
 
 def same(first, second):
     return all(torch.equal(value, getattr(second, key)) for key, value in vars(first).items())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_seed_step_process_and_kind_decide_a_batch(sampler, kind):
-    drawn = sampler(patch_dropout=0.5)
-    first = drawn.draw(kind, 6, step=4, rows=ROWS, process=1)
-    drawn.draw(kind, 6, step=5, rows=ROWS)
+@pytest.mark.parametrize(("kind", "form"), [*CHAT, ("photo_naming", "plain")])
+def test_seed_step_process_and_kind_decide_a_batch(draw, kind, form):
+    how = {**SAME, "kind": kind, "form": form, "patch_dropout": 0.5}
+    first = draw(**how)[0]
     torch.manual_seed(99)
     np.random.seed(99)
-    assert same(first, drawn.draw(kind, 6, step=4, rows=ROWS, process=1))
-    assert same(first, sampler(patch_dropout=0.5).draw(kind, 6, step=4, rows=ROWS, process=1))
-    others = [
-        drawn.draw(kind, 6, 5, ROWS, 1),
-        drawn.draw(kind, 6, 4, ROWS, 0),
-        sampler(seed=1).draw(kind, 6, 4, ROWS, 1),
-    ]
+    assert same(first, draw(**how)[0])
+    others = [draw(**{**how, **change})[0] for change in ({"step": 5}, {"process": 0}, {"seed": 1})]
     assert not any(torch.equal(first.patches, other.patches) for other in others)
 
 
-def test_only_the_rows_given_are_drawn(sampler, processor, cache):
-    drawn = sampler()
-    for step in range(10):
-        batch = drawn.draw("caption", 5, step, np.array([3, 7]))  # more than there are: some come twice
-        for patches in batch.patches[:, 0].numpy().astype(np.float16):
-            assert {int(p) for p, _ in np.argwhere((cache.patches == patches).all((2, 3)))} <= {3, 7}
-    batch = drawn.draw("caption", 10, 0, ROWS)
-    assert (
-        len({patches.numpy().tobytes() for patches in batch.patches[:, 0, 0, :4]}) == 10
-    )  # none twice if there are enough
+def test_a_look_is_at_drawings_photographs_and_scenes(sampler, pools, cache, scene_cache, processor):
+    look = sampler(patch_dropout=0.5).draw_look(5, pools[0], step=2)
+    assert look.patches.shape == (15, 1, 9, 20) and look.logits.shape == (15, 1, 19)
+    assert len(look.names) == len(look.captions) == 10
+    texts = [processor.tokenizer.decode(caption[caption >= 0]).strip() for caption in look.captions]
+    rows = [index_of(cache, patches)[0] for patches in look.patches[:5, 0]]
+    assert set(rows) <= set(pools[0].pictures.tolist())
+    assert texts[:5] == [pools[0].names[row][0].text for row in rows]
+    of_classes = {name.text for names in pools[0].class_names for name in names}
+    assert set(texts[5:]) <= of_classes
+    scenes = [index_of(scene_cache, patches)[0] for patches in look.patches[10:, 0]]
+    assert set(scenes) <= set(pools[0].scenes.tolist())
+    for got, wanted in zip(vars(look.truth).values(), vars(pools[0].truth[torch.tensor(scenes)]).values(), strict=True):
+        assert torch.equal(got.nan_to_num(-1), wanted.nan_to_num(-1))
+    for i, name in enumerate(texts):
+        assert [name == other for other in texts] == (look.names == look.names[i]).tolist()
 
 
-def test_a_class_without_a_name_is_never_drawn(processor, cache, classifier, sampler):
-    classes = [[], [Name("a barn")], [], [], [Name("a harp"), Name("a thing")]]
-    drawn = sampler(classes=classes)
-    assert drawn.classes.tolist() == [1, 4]
-    texts = {
-        processor.tokenizer.decode(answer[:-1])
-        for step in range(20)
-        for _, answer in rows_of(drawn.draw("photo_caption", 4, step, ROWS))
-    }
-    assert texts == {"a barn", "a harp", "a thing"}
+def test_a_look_depends_on_seed_step_and_process_alone(sampler, pools):
+    def looked(seed=0, step=2, process=1):
+        look = sampler(seed, patch_dropout=0.5).draw_look(3, pools[0], step, process)
+        return torch.cat([look.patches.flatten(), look.truth.present.flatten(), look.captions.flatten().float()])
+
+    first = looked()
+    torch.manual_seed(99)
+    assert torch.equal(first, looked())
+    assert not any(torch.equal(first, other) for other in (looked(1), looked(step=3), looked(process=0)))
 
 
-def test_names_are_picked_by_their_shares():
-    rng = np.random.default_rng(0)
-    drawn = [pick([Name("one"), Name("other", 0.6)], rng) for _ in range(4000)]
-    assert drawn.count("one") / 4000 == pytest.approx(1 / 1.6, abs=0.03)
-    assert pick([Name("alone", 0.1)], rng) == "alone"
+def test_a_sampler_keeps_nothing_between_batches(sampler, pools):
+    drawn = sampler(patch_dropout=0.5)
+    first = drawn.draw("photo_naming", "chat", 6, pools[0], 4)
+    drawn.draw("naming", "chat", 6, pools[0], 5)
+    assert same(first, drawn.draw("photo_naming", "chat", 6, pools[0], 4))
 
 
-def test_dropped_patches_leave_the_logits(sampler, cache):
-    drawn, plain = sampler(patch_dropout=0.25), sampler()
-    mean = cache.statistics(np.random.default_rng(0))[0]
-    blind = []
-    for step in range(60):
-        batch, whole = (s.draw("photo_caption", 8, step, ROWS) for s in (drawn, plain))
-        gone = (batch.patches[:, 0] == mean).flatten(1).all(1)
-        assert torch.equal(batch.patches[~gone], whole.patches[~gone])
-        assert torch.equal(batch.logits, whole.logits)
-        assert torch.equal(batch.input_ids, whole.input_ids)
-        blind += gone.tolist()
-    assert np.mean(blind) == pytest.approx(0.25, abs=0.06)
+def test_the_form_changes_how_a_lesson_is_written_and_not_what_it_is(draw):
+    plain, chat = (draw("binding", form)[0] for form in ("plain", "chat"))
+    assert torch.equal(plain.patches, chat.patches) and torch.equal(plain.names, chat.names)
+    assert plain.answers == chat.answers
+    assert 2 * plain.input_ids.shape[1] < chat.input_ids.shape[1]
 
 
-def test_pictures_keep_their_patches(sampler):
-    batch, whole = (sampler(patch_dropout=share).draw("caption", 8, 0, ROWS) for share in (1.0, 0.0))
-    assert torch.equal(batch.patches, whole.patches)
-
-
-def test_a_template_with_a_system_prompt_puts_it_in_the_prefix(assembled, cache, classifier):
+def test_a_template_with_a_system_prompt_puts_it_in_the_prefix(
+    assembled, cache, scene_cache, classifier, pools, picture
+):
     processor = assembled()[1]
     system = "<|im_start|>system\nBe kind.<|im_end|>\n"
     assert processor.chat_template.count("{% for message in messages %}") == 1
@@ -180,12 +255,20 @@ def test_a_template_with_a_system_prompt_puts_it_in_the_prefix(assembled, cache,
         "{% for message in messages %}", system + "{% for message in messages %}"
     )
     processor.chat_template = processor.tokenizer.chat_template = template
-    drawn = Sampler(processor, cache, [[Name("a cat")]] * 10, [[Name("a dog")]] * 5, classifier, 0)
-    batch = drawn.draw("chat", 2, 0, ROWS)
+    batch = Sampler(processor, cache, scene_cache, classifier, 0).draw("naming", "chat", 2, pools[0], 0)
     assert processor.tokenizer.decode(batch.prefix) == system + "<|im_start|>user\n"
-    assert processor.tokenizer.decode(rows_of(batch)[0][1]) == "A cat.<|im_end|>"
+    ids, labels = next(rows_of(batch, processor))
+    assert processor.tokenizer.decode(ids).count("<|im_end|>") == 2
+    assert processor.tokenizer.decode(learned(ids, labels)[0]).endswith(".<|im_end|>")
 
 
-def test_a_batch_moves_as_a_whole(sampler):
-    moved = sampler().draw("chat", 2, 0, ROWS).to(torch.device("meta"))
+def test_a_batch_moves_as_a_whole(draw):
+    moved = draw("ordinal")[0].to(torch.device("meta"))
     assert {value.device.type for value in vars(moved).values()} == {"meta"}
+
+
+def test_a_look_moves_as_a_whole(sampler, pools):
+    moved = sampler().draw_look(2, pools[0], 0).to(torch.device("meta"))
+    tensors = {**vars(moved), **vars(moved.truth)}
+    del tensors["truth"]
+    assert {value.device.type for value in tensors.values()} == {"meta"}

@@ -1,0 +1,147 @@
+"""What lessons draw from: named pictures, the tower's classes and composed scenes, by the rows of their features."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from training.data.imagenet import ImageNetClass
+from training.data.names import indefinite
+from training.data.scenes import Thing
+
+from .sight import Truth, truth_of
+
+VALIDATION_SHARE = 50  # one object and one scene in so many is only looked at
+
+
+@dataclass(frozen=True)
+class Name:
+    """A way to name something, with its article, and how often it is used beside others."""
+
+    text: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture of a lesson.
+
+    Attributes:
+        source: ``"picture"`` and ``"scene"`` are rows of a feature cache; ``"photo"`` is a class of the tower, of which
+            a pseudo-photograph is made.
+        row: the row, or the class.
+        name: what it shows, with its article, where that is one thing; "" elsewhere.
+    """
+
+    source: Literal["picture", "photo", "scene"]
+    row: int
+    name: str = ""
+
+
+@dataclass
+class Pools:
+    """Pictures that lessons may show.
+
+    Attributes:
+        names: ways to name each picture, by its row.
+        pictures: rows that may be drawn.
+        styles: rows by object and drawing style, of objects with two styles or more.
+        class_names: ways to name each class; classes without a name are never drawn.
+        families: classes by the everyday word above them, of words with three classes or more.
+        things: what is in each scene, by its row.
+        truth: about every scene, by its row.
+        scenes: rows that may be drawn.
+    """
+
+    names: Sequence[Sequence[Name]]
+    pictures: np.ndarray
+    styles: dict[str, dict[str, list[int]]]
+    class_names: Sequence[Sequence[Name]]
+    families: dict[str, list[int]]
+    things: Sequence[tuple[Thing, ...]]
+    truth: Truth
+    scenes: np.ndarray
+    classes: np.ndarray = field(init=False)
+    alike: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.classes = np.array([i for i, names in enumerate(self.class_names) if names])
+        self.alike = np.array([i for i in self.scenes if len({thing.object for thing in self.things[i]}) == 1])
+
+    def picture(self, row: int, rng: np.random.Generator) -> Shown:
+        """A drawing by its row."""
+        return Shown("picture", int(row), pick(self.names[row], rng))
+
+    def photo(self, index: int, rng: np.random.Generator) -> Shown:
+        """A pseudo-photograph by its class."""
+        return Shown("photo", int(index), pick(self.class_names[index], rng))
+
+    def any_picture(self, rng: np.random.Generator) -> Shown:
+        return self.picture(rng.choice(self.pictures), rng)
+
+    def any_photo(self, rng: np.random.Generator) -> Shown:
+        return self.photo(rng.choice(self.classes), rng)
+
+
+def make_pools(
+    rows: Sequence[dict[str, Any]],
+    classes: Sequence[ImageNetClass],
+    things: Sequence[tuple[Thing, ...]],
+) -> tuple[Pools, Pools]:
+    """Pools to train on and to validate on, which have no object with several styles and no scene in common.
+
+    Args:
+        rows: of the index of pictures that may be trained on.
+        classes: of the tower.
+        things: of every scene.
+    """
+    names = [[Name(with_article(row["article"], row["name"]))] for row in rows]
+    class_names = [names_of_class(item) for item in classes]
+    families: dict[str, list[int]] = defaultdict(list)
+    for item in classes:
+        if item.coarse and not item.heldout:
+            families[item.coarse].append(item.index)
+    families = {word: members for word, members in families.items() if len(members) >= 3}
+    objects = sorted({row["object"] for row in rows})
+    held = set(objects[::VALIDATION_SHARE])
+    truth = truth_of(things)
+    pools = []
+    for validation in (False, True):
+        drawn = [i for i, row in enumerate(rows) if (row["object"] in held) == validation]
+        styles: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for i in drawn:
+            styles[rows[i]["object"]][rows[i]["style"]].append(i)
+        several = {key: dict(value) for key, value in styles.items() if len(value) > 1}
+        scenes = np.array([i for i in range(len(things)) if (i % VALIDATION_SHARE == 0) == validation])
+        pools.append(Pools(names, np.array(drawn), several, class_names, families, things, truth, scenes))
+    return pools[0], pools[1]
+
+
+def with_article(article: str, name: str) -> str:
+    """``"a"`` and ``"lion"`` -> ``"a lion"``; names without an article stay bare."""
+    return f"{article} {name}".strip()
+
+
+def names_of_class(item: ImageNetClass) -> list[Name]:
+    """Ways to name a class: its name and, as often, the everyday word above it.
+
+    A tower that is unsure between neighbours is unsure about the name and sure of the word above them, so a model
+    trained on both says "a dog" where it cannot tell the breed. Objects held out for evaluation get no name, and so are
+    never drawn.
+    """
+    if item.heldout:
+        return []
+    names = [Name(with_article(item.article, item.name))]
+    if item.coarse and item.coarse not in item.name:
+        names.append(Name(with_article(indefinite(item.coarse), item.coarse)))
+    return names
+
+
+def pick(names: Sequence[Name], rng: np.random.Generator) -> str:
+    """One of several names, by their shares."""
+    if len(names) == 1:
+        return names[0].text
+    shares = np.array([name.share for name in names])
+    return names[int(rng.choice(len(names), p=shares / shares.sum()))].text
