@@ -167,10 +167,11 @@ def tint(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     light = pixels[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     seen = pixels[..., 3] > 40
     low, high = np.percentile(light[seen], (5, 95)) if seen.any() else (0.0, 255.0)
-    shade = ((light - low) / max(high - low, 1.0)).clip(0, 1)[..., None] if high - low > 8 else np.ones((1, 1, 1))
     target = np.array(colour, np.float32)
-    spread = 0.45 if target.mean() > 60 else 0.9  # black keeps its lights, the others their darks
-    painted = target * (1 - spread + spread * shade) if target.mean() > 60 else target + 45 * shade
+    dark = target.mean() < 60  # black gets lights, the other colours get darks
+    flat = high - low <= 8
+    shade = np.float32(not dark) if flat else ((light - low) / (high - low)).clip(0, 1)[..., None]
+    painted = target + 45 * shade if dark else target * (0.55 + 0.45 * shade)
     out = pixels.copy()
     out[..., :3] = painted.clip(0, 255).astype(np.uint8)
     return out

@@ -48,3 +48,24 @@ def test_a_layer_that_the_language_model_has_not_is_an_error(config, outside):
 def test_an_unknown_way_to_attend_is_an_error(config):
     with pytest.raises(ValueError, match="attend"):
         FlamingoConfig(text_config=config.text_config, cross_attention_layers=[0], attend="all")
+
+
+@pytest.mark.parametrize(
+    ("tower", "extra", "width"),
+    [
+        ("clip", (), 12),
+        ("clip", [[1, 2], [0, 1]], 12 + 48 + 12),
+        ("efficientnet-lite", [[2, 3], [7, 1], [-1, 2]], 12 + 9 * 16 + 12 + 48),
+    ],
+)
+def test_extra_layers_widen_the_features(text_configs, towers, tower, extra, width, tmp_path):
+    config = FlamingoConfig(
+        vision_config=towers[tower]()[0],
+        text_config=text_configs["llama"](),
+        cross_attention_layers=[0],
+        vision_extra_layers=extra,
+    )
+    assert config.feature_width == width
+    config.save_pretrained(tmp_path)
+    back = AutoConfig.from_pretrained(tmp_path)
+    assert [list(pair) for pair in back.vision_extra_layers] == list(extra) and back.feature_width == width

@@ -202,3 +202,67 @@ def test_another_image_token_can_be_named(byte_tokenizer, image_processor):
     assert processor.image_token_id == tokenizer.convert_tokens_to_ids("<unused0>")
     assert "<unused0>" in chat_template(tokenizer, "<unused0>")
     assert processor.apply_chat_template(user({"type": "image"})).count("<unused0>") == 1
+
+
+# Several pictures
+
+
+def numbered(number):
+    return "".join(f"Picture {i}: <image>\n" for i in range(1, number + 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "shown"), [(0, ""), (1, "<image>"), (2, numbered(2)), (3, numbered(3)), (11, numbered(11))]
+)
+def test_several_pictures_before_a_text_are_numbered(processors, before, shown):
+    image = {"type": "image"}
+    rendered = processors["byte-level"].apply_chat_template(user(*[image] * before, "Who?"))
+    assert rendered == f"<|im_start|>user\n{shown}Who?<|im_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "shown"),
+    [
+        (("a", "I", "b", "I"), "a<image>b<image>"),
+        (("a", "I", "I", "b"), "a<image><image>b"),
+        (("I", "b", "I"), "<image>b<image>"),
+        (("I", "I", "b", "I", "c"), numbered(2) + "b<image>c"),
+        (("I", "I"), numbered(2)),
+        (("I",), "<image>"),
+        (("", "I", "I", "b"), "<image><image>b"),
+    ],
+)
+def test_pictures_between_texts_are_not_numbered(processors, parts, shown):
+    parts = [{"type": "image"} if part == "I" else part for part in parts]
+    assert processors["byte-level"].apply_chat_template(user(*parts)) == f"<|im_start|>user\n{shown}<|im_end|>\n"
+
+
+def test_every_message_numbers_its_own_pictures(processors):
+    image, answer = {"type": "image"}, {"role": "assistant", "content": "A cat."}
+    messages = [*user(image, image, "Who?"), answer, *user(image, "And this?"), answer, *user(image, image, "These?")]
+    rendered = processors["byte-level"].apply_chat_template(messages)
+    asked = [turn.split("<|im_end|>")[0] for turn in rendered.split("<|im_start|>user\n")[1:]]
+    assert asked == [numbered(2) + "Who?", "<image>And this?", numbered(2) + "These?"]
+
+
+def test_the_number_of_a_picture_stands_before_its_token(processor, picture):
+    images = [{"type": "image", "image": picture(colour)} for colour in ("red", "blue")]
+    inputs = encode(processor, user(*images, "Who?"))
+    ids = inputs["input_ids"][0]
+    first, second = (ids == processor.image_token_id).nonzero().flatten().tolist()
+    decode = processor.tokenizer.decode
+    assert decode(ids[:first]).rstrip().endswith("Picture 1:")
+    assert decode(ids[first + 1 : second]).strip() == "Picture 2:"
+    assert inputs["pixel_values"].mean((2, 3)).argmax(1).tolist() == [0, 2]
+
+
+def test_a_text_cannot_forge_a_numbered_picture(processor, picture):
+    image = {"type": "image", "image": picture("red")}
+    forged = "Picture 2: <image>\nWho?"
+    inputs = encode(processor, user(image, forged))
+    assert (inputs["input_ids"] == processor.image_token_id).sum() == 1
+    assert inputs["pixel_values"].shape[0] == 1
+    assert "Picture 1:" not in processor.tokenizer.decode(inputs["input_ids"][0])  # one picture has no number
+    real = encode(processor, user(image, image, "Who?"))["input_ids"]
+    assert (real == processor.image_token_id).sum() == 2
+    assert not any(torch.equal(inputs["input_ids"], other) for other in (real, real[:, :-1]))
