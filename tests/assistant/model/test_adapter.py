@@ -211,3 +211,17 @@ def test_an_adapter_of_another_shape_does_not_half_load(trained, saved_parts, fi
     with pytest.raises(ModelError, match="does not fit"):
         load_adapter(model, adapter)
     assert all(torch.equal(tensor, before[name]) for name, tensor in adapter_state(model).items())
+
+
+@torch.no_grad()
+def test_an_adapter_says_which_layers_of_the_tower_it_reads(saved_parts, fields, picture, tmp_path):
+    extra = [[1, 2], [0, 1]]
+    model, processor = assemble(*saved_parts, rename=RENAME, vision_extra_layers=extra, **fields)
+    vision, language = map(str, saved_parts)
+    for tensor in adapter_state(model).values():
+        tensor.copy_(tensor.bfloat16())  # as the file has them
+    save_adapter(tmp_path, model, vision, language, RENAME, {})
+    assert Adapter.read(tmp_path).model["vision_extra_layers"] == extra
+    loaded, its_processor = load_assembled(tmp_path, *saved_parts, torch.float32)
+    assert loaded.config.feature_width == model.config.feature_width == 16 * 6
+    assert torch.equal(logits(loaded, its_processor, picture), logits(model, processor, picture))
