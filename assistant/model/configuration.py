@@ -21,11 +21,13 @@ class FlamingoConfig(PreTrainedConfig):
         resampler_depth: perceiver layers.
         resampler_latents: latents that stand for one picture, R.
         resampler_heads, resampler_head_dim, resampler_ff_mult: shape of one perceiver layer.
-        resampler_dropout: dropout on what enters the resampler, while it is trained.
+        resampler_dropout: dropout on projected features, while the resampler is trained.
         resampler_positions: patches that get a learned position embedding; 0 for towers that bring their own.
         resampler_max_frames: frames that get a learned time embedding; 0 for none.
         standardise_features: shift and scale every feature channel by statistics that travel with the weights.
         pooled_latents: add the projected mean of the patches to every latent.
+        resampler_grid: side G of a grid laid over a square map of patches; the first G x G latents start from the
+            projected means of its cells, so that they need not first learn where to look. 0 for none.
         class_token: let the resampler read the tower's own class probabilities, as one more token and, projected, in
             every latent.
         cross_attention_layers: indices of the decoder layers that a gated block precedes.
@@ -58,6 +60,7 @@ class FlamingoConfig(PreTrainedConfig):
     resampler_max_frames: int = 0
     standardise_features: bool = False
     pooled_latents: bool = False
+    resampler_grid: int = 0
     class_token: bool = False
     cross_attention_layers: list[int] | tuple[int, ...] = (3,)
     cross_attention_heads: int = 8
@@ -97,6 +100,10 @@ class FlamingoConfig(PreTrainedConfig):
         outside = [i for i in self.cross_attention_layers if not 0 <= i < depth]
         if outside:
             raise ValueError(f"cross_attention_layers {outside} are outside the {depth} layers of the language model")
+        if self.resampler_grid**2 > self.resampler_latents:
+            raise ValueError(
+                f"resampler_grid {self.resampler_grid} has more cells than the {self.resampler_latents} latents"
+            )
         if self.attend not in ("latest", "all_previous"):
             raise ValueError(f"attend must be 'latest' or 'all_previous', got {self.attend!r}")
 

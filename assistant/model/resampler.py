@@ -4,7 +4,10 @@ Shapes in this package: B batch, T text tokens, N pictures of a row, I pictures 
 R latents, Dv vision width, D language width, W resampler width, H heads, C classes of the tower, V vocabulary.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import attend_to, split_heads
@@ -63,8 +66,8 @@ class PerceiverResampler(nn.Module):
     """Turns the features of a picture, or of the frames of a clip, into R latents.
 
     Besides Flamingo's own parts it can standardise features, project them to a narrower width, give patches of
-    convolutional towers a position, add the pooled features to the latents, and read the tower's class
-    probabilities, as one more token and in the latents (see :class:`FlamingoConfig`).
+    convolutional towers a position, start latents from pooled features and from the cells of a grid, and read the
+    tower's class probabilities, as one more token and in the latents (see :class:`FlamingoConfig`).
     """
 
     def __init__(self, config: FlamingoConfig) -> None:
@@ -82,6 +85,8 @@ class PerceiverResampler(nn.Module):
         self.patch_positions = nn.Parameter(torch.empty(positions, width)) if positions else None
         self.frame_positions = nn.Parameter(torch.empty(frames, width)) if frames else None
         self.pool = nn.Linear(width, width, bias=False) if config.pooled_latents else None
+        self.grid = config.resampler_grid
+        self.local = nn.Linear(width, width, bias=False) if self.grid else None
         classes = config.vision_config.num_labels
         self.class_embedding = nn.Linear(classes, width, bias=False) if config.class_token else None
         self.class_norm = nn.LayerNorm(width) if config.class_token else None
@@ -89,6 +94,24 @@ class PerceiverResampler(nn.Module):
         self.dropout = nn.Dropout(config.resampler_dropout)
         self.layers = nn.ModuleList(PerceiverLayer(config, width) for _ in range(config.resampler_depth))
         self.norm = nn.LayerNorm(width)
+
+    def project_features(self, patches: Tensor) -> Tensor:
+        """Standardise and project, [I, F, P, Dv] -> [I, F, P, W]; both at once, for features are many times wider."""
+        if not self.standardise:
+            return self.project(patches.to(self.latents.dtype))
+        if isinstance(self.project, nn.Identity):
+            return ((patches.float() - self.feature_mean.float()) / self.feature_std.float()).to(self.latents.dtype)
+        weight = self.project.weight.float() / self.feature_std.float()
+        bias = self.project.bias.float() - weight @ self.feature_mean.float()
+        return F.linear(patches.to(self.latents.dtype), weight.to(self.latents.dtype), bias.to(self.latents.dtype))
+
+    def _cells(self, media: Tensor) -> Tensor | None:
+        """What the first latents start from: mean features of the cells of a grid, [I, F, P, W] -> [I, G * G, W]."""
+        if self.local is None:
+            return None
+        maps = media.mean(dim=1).transpose(1, 2)  # [I, W, P]
+        side = math.isqrt(maps.shape[-1])
+        return self.local(F.adaptive_avg_pool2d(maps.unflatten(-1, (side, side)), self.grid).flatten(2).transpose(1, 2))
 
     def forward(self, patches: Tensor, class_logits: Tensor | None = None) -> Tensor:
         """Resample.
@@ -105,12 +128,11 @@ class PerceiverResampler(nn.Module):
         """
         pictures, frames = patches.shape[:2]
         dtype = self.latents.dtype
-        if self.standardise:
-            patches = (patches.float() - self.feature_mean.float()) / self.feature_std.float()
-        media = self.project(self.dropout(patches.to(dtype)))  # [I, F, P, W]
+        media = self.dropout(self.project_features(patches))  # [I, F, P, W]
         pooled = media.mean(dim=2, keepdim=True)  # [I, F, 1, W]
         if self.patch_positions is not None:
             media = media + self.patch_positions
+        cells = self._cells(media)
         if self.pool is not None:
             media = torch.cat((pooled, media), dim=2)
         if self.class_embedding is not None and self.class_norm is not None:
@@ -129,6 +151,8 @@ class PerceiverResampler(nn.Module):
             latents = latents + self.pool(pooled.mean(dim=1))
         if self.class_pool is not None:
             latents = latents + self.class_pool(class_token.mean(dim=1, keepdim=True))
+        if cells is not None:
+            latents = torch.cat((latents[:, : cells.shape[1]] + cells, latents[:, cells.shape[1] :]), dim=1)
         for layer in self.layers:
             latents = layer(latents, media)
         return self.norm(latents)

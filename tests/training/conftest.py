@@ -1,5 +1,6 @@
 """A bridge small enough to be trained in a test: its parts on disk, features, and what makes a trainer of them."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ FAMILIES = {
     "boat": ("a canoe", "a punt", "a raft"),
 }
 HELD = 4  # a class of the tower without a name, which is never drawn
+SHAPED = {"circle": "an owl/Mars/a pea", "rectangle": "a ladder/some milk/a bus", "triangle": "a red fox/a bee"}
 PATCHES, WIDTH, FEATURES = 9, 12, 20  # of the tiny tower: its grid, its last map, and with an earlier one beside it
 
 
@@ -73,12 +75,13 @@ def bridge_fields() -> dict[str, Any]:
         "vision_extra_layers": [[1, 1]],
         "resampler_width": 24,
         "resampler_depth": 1,
-        "resampler_latents": 3,
+        "resampler_latents": 5,
         "resampler_heads": 2,
         "resampler_head_dim": 8,
         "resampler_ff_mult": 1,
         "resampler_dropout": 0.1,
         "resampler_positions": 9,
+        "resampler_grid": 2,
         "standardise_features": True,
         "pooled_latents": True,
         "class_token": True,
@@ -98,10 +101,15 @@ def assembled(training_parts, bridge_fields) -> Callable[..., tuple[Any, Any]]:
 
     from assistant.model.assembly import assemble
 
+    kept: dict[str, tuple[Any, Any]] = {}  # to copy is faster than to load
+
     def made(**fields: Any) -> tuple[Any, Any]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return assemble(*training_parts, rename=RENAME, **{**bridge_fields, **fields})
+        key = repr(sorted(fields.items()))
+        if key not in kept:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                kept[key] = assemble(*training_parts, rename=RENAME, **{**bridge_fields, **fields})
+        return copy.deepcopy(kept[key])
 
     return made
 
@@ -188,12 +196,16 @@ def pools() -> tuple[Any, Any]:
             box = (left, top, left + rng.uniform(0.1, 0.3), top + rng.uniform(0.1, 0.3))
             scene.append(Thing(name, article, name, str(colours[j % kinds]), tuple(map(float, box))))
         things.append(tuple(scene))
-    truth = truth_of(things)
+    truth = truth_of(things, 3)
     made = []
     for objects, scenes in ((range(7), range(30)), (range(7, 12), range(30, 40))):
         rows = np.array([row for i in objects for row in (2 * i, 2 * i + 1)])
         styles = {OBJECTS[i]: {"line": [2 * i], "flat": [2 * i + 1]} for i in objects}
-        made.append(Pools(names, rows, styles, class_names, families, things, truth, np.array(scenes)))
+        shapes = {
+            shape: [row for row in rows.tolist() if names[row][0].text in shaped.split("/")]
+            for shape, shaped in SHAPED.items()
+        }
+        made.append(Pools(names, rows, styles, shapes, class_names, families, things, truth, np.array(scenes)))
     return made[0], made[1]
 
 
@@ -214,7 +226,7 @@ def settings(bridge_fields) -> Callable[..., Any]:
     from training.bridge.config import BridgeConfig, Stage
 
     def made(*stages: Any, **options: Any) -> Any:
-        usual = Stage(6, {"naming": 4, "photo_naming": 4}, 3e-3, 1e-3, warmup=2)
+        usual = Stage(6, 3e-3, 1e-3, {"naming": 4, "photo_naming": 4}, warmup=2)
         options = {"dtype": "float32", "log_every": 2, "evaluate_every": 4, "checkpoint_every": 2, **options}
         return BridgeConfig("vision", "language", bridge_fields, list(stages) or [usual], RENAME, **options)
 
@@ -235,7 +247,7 @@ def trainer(assembled, sampler, cache, pools) -> Callable[..., Any]:
         mean, std = cache.statistics(np.random.default_rng(0))
         model.model.resampler.feature_mean.data.copy_(mean)
         model.model.resampler.feature_std.data.copy_(std)
-        loss = BridgeLoss(model, config.contrastive_weight, config.feature_noise, config.logit_noise)
+        loss = BridgeLoss(model, config.contrastive_weight, config.logit_noise)
         return BridgeTrainer(config, loss, sampler(config.seed, config.patch_dropout), pools, folder)
 
     return made

@@ -13,25 +13,31 @@ class Stage:
 
     Args:
         steps: optimizer steps.
+        learning_rate: at the start of the stage after warm-up; it decays to ``final_learning_rate`` by a cosine.
         lessons: how many of each kind a step and process has.
         form: of all lessons.
-        look: drawings, pseudo-photographs and scenes, so many of each, that a step and process shows to the resampler
-            alone, for the auxiliary losses.
-        learning_rate: at the start of the stage after warm-up; it decays to ``final_learning_rate`` by a cosine.
+        freeze_resampler: only the gated blocks learn.
+        look: scenes, and as many named pictures, that a step and process shows to the resampler alone, for the
+            auxiliary losses.
         warmup: steps of linear warm-up.
     """
 
     steps: int
-    lessons: dict[LessonKind, int]
     learning_rate: float
     final_learning_rate: float
+    lessons: dict[LessonKind, int] = field(default_factory=dict)
     form: Form = "chat"
+    freeze_resampler: bool = False
     look: int = 0
     warmup: int = 50
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.lessons or min(self.lessons.values()) < 1:
+        if min(self.steps, *self.lessons.values(), self.steps) < 1 or self.look < 0:
             raise ValueError(f"steps and every number of lessons must be at least 1, got {self.steps}, {self.lessons}")
+        if not self.lessons and not self.look:
+            raise ValueError("a stage without lessons must look at something: set look")
+        if self.look and self.freeze_resampler:
+            raise ValueError("what is looked at teaches the resampler: set look or freeze_resampler, not both")
 
 
 @dataclass
@@ -48,8 +54,7 @@ class BridgeConfig:
         stages: one after the other.
         contrastive_weight: of the auxiliary loss between mean latent and mean caption embedding.
         scene_weight: of the auxiliary loss of reading the truth about a scene from its latents.
-        feature_noise, logit_noise: standard deviation of noise on features (in units of each channel's own standard
-            deviation) and on the tower's class logits.
+        logit_noise: standard deviation of noise on the tower's class logits.
         patch_dropout: share of pseudo-photographs of which only the tower's class logits are shown.
         weight_decay, max_grad_norm, betas: of AdamW.
         log_every, evaluate_every, checkpoint_every: in steps.
@@ -67,7 +72,6 @@ class BridgeConfig:
     seed: int = 0
     contrastive_weight: float = 0.3
     scene_weight: float = 0.3
-    feature_noise: float = 0.1
     logit_noise: float = 0.5
     patch_dropout: float = 0.25
     weight_decay: float = 0.05

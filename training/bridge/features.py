@@ -36,8 +36,8 @@ class FeatureCache:
     logits: np.ndarray
 
     def read(self, pictures: np.ndarray, variants: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Patches [n, P, Dv] and logits [n, C] in float32."""
-        patches = torch.from_numpy(self.patches[pictures, variants]).float()
+        """Patches [n, P, Dv] in float16 and logits [n, C] in float32."""
+        patches = torch.from_numpy(self.patches[pictures, variants])
         return patches, torch.from_numpy(self.logits[pictures, variants]).float()
 
     def statistics(self, rng: np.random.Generator, samples: int = 512) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,10 @@
 
 Kinds of lessons, each a function of pools and a random generator:
     naming, photo_naming   what a drawing or a pseudo-photograph shows
-    scene                  up to three questions about one composed scene, in turn
+    scene                  up to four questions about one composed scene, in turn
+    fact                   up to five facts about a scene, each after a word or two: a third of a question's tokens
+    shape                  up to four questions about the outline of a thing that is round, square or three-cornered
+    check                  is this a ...? The right name, or another one
     binding                made-up names, given by examples, for things shown again in another style
     family                 the same for kinds of things: every example is another breed, model or species
     rule                   a question that means nothing; the examples say what of the picture is wanted
@@ -21,10 +24,13 @@ import numpy as np
 from training.data import questions
 from training.data.made_up import made_up_name
 from training.data.scenes import COLOURS, Thing
+from training.data.shapes import SHAPES
 
 from .pools import Pools, Shown
 
-LessonKind = Literal["naming", "photo_naming", "scene", "binding", "family", "rule", "format", "ordinal"]
+LessonKind = Literal[
+    "naming", "photo_naming", "scene", "fact", "shape", "check", "binding", "family", "rule", "format", "ordinal"
+]
 LESSON_KINDS: tuple[LessonKind, ...] = get_args(LessonKind)
 
 
@@ -97,9 +103,82 @@ def _scene(pools: Pools, rng: np.random.Generator) -> Lesson:
         else:
             continue
         turns.append(Turn(() if turns else (Shown("scene", row),), question, answer))
-        if len(turns) == 3:
+        if len(turns) == _QUESTIONS:
             break
-    return turns
+    return _typed(turns, rng)
+
+
+_QUESTIONS = 4  # about one picture
+
+
+def _typed(turns: Lesson, rng: np.random.Generator) -> Lesson:
+    """Now and then as people type: all questions in small letters."""
+    if rng.random() < 0.75:
+        return turns
+    return [Turn(turn.shown, turn.question.lower(), turn.answer, turn.learn) for turn in turns]
+
+
+def _shape(pools: Pools, rng: np.random.Generator) -> Lesson:
+    shape = str(rng.choice(sorted(pools.shapes)))
+    shown = pools.picture(rng.choice(pools.shapes[shape]), rng)
+    turns: Lesson = []
+    for _ in range(_QUESTIONS):
+        asked = str(rng.choice([shape, *sorted(set(SHAPES) - {shape})], p=[0.5, 0.25, 0.25]))
+        there, kind = asked == shape, rng.random()
+        if kind < 0.4:
+            question = _one_of(
+                rng,
+                "What shape is it?",
+                "What shape is this?",
+                "What shape is in the picture?",
+                "What shape does the picture show?",
+                "Which shape is present?",
+            )
+            answer = shape
+        elif kind < 0.7:
+            question = _one_of(
+                rng,
+                f"Is there a {asked}?",
+                f"Is it a {asked}?",
+                f"Does the picture show a {asked}?",
+                f"Is a {asked} present?",
+            )
+            answer = "yes" if there else "no"
+        else:
+            question = _one_of(
+                rng,
+                f"Is there not a {asked}?",
+                f"Is there no {asked} in the picture?",
+                f"Does the image not contain a {asked}?",
+                f"Is no {asked} present?",
+            )
+            answer = "no" if there else "yes"
+        turns.append(Turn(() if turns else (shown,), question, sentence(answer)))
+    return _typed(turns, rng)
+
+
+def _check(pools: Pools, rng: np.random.Generator) -> Lesson:
+    shown, other = (pools.any_photo(rng) if rng.random() < 0.5 else pools.any_picture(rng) for _ in range(2))
+    words = {word for name in pools.names_of(shown) for word in _bare(name.text).split()}
+    asked = [shown.name] if words & set(_bare(other.name).split()) else [shown.name, other.name]
+    turns: Lesson = []
+    for position in rng.permutation(len(asked)):
+        question = _one_of(
+            rng, "Is this {name}?", "Is it {name}?", "Is there {name} in the picture?", "Do you see {name}?"
+        )
+        answer = "no" if position else "yes"
+        turns.append(Turn(() if turns else (shown,), question.format(name=asked[position]), sentence(answer)))
+    return _typed(turns, rng)
+
+
+def _fact(pools: Pools, rng: np.random.Generator) -> Lesson:
+    row = int(rng.choice(pools.scenes))
+    facts = questions.facts(pools.things[row], rng)
+    chosen = rng.permutation(len(facts))[:_FACTS]
+    return [Turn(() if place else (Shown("scene", row),), *facts[i]) for place, i in enumerate(chosen)]
+
+
+_FACTS = 5  # about one picture
 
 
 def _thing_name(things: tuple[Thing, ...]) -> str:
@@ -268,6 +347,9 @@ _MAKERS: dict[LessonKind, Callable[[Pools, np.random.Generator], Lesson]] = {
     "naming": _naming,
     "photo_naming": _photo_naming,
     "scene": _scene,
+    "fact": _fact,
+    "shape": _shape,
+    "check": _check,
     "binding": _binding,
     "family": _family,
     "rule": _rule,

@@ -1,5 +1,6 @@
 """The losses of bridge training."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -9,17 +10,25 @@ from transformers import DynamicCache
 
 from assistant.model import FlamingoForConditionalGeneration
 
+from .lessons import LESSON_KINDS, LessonKind
 from .samples import Batch, Look
 from .sight import SceneHead
+
+PICTURES_AT_ONCE = 8
 
 
 @dataclass
 class Losses:
-    """Scalars of one batch: what is minimised, and its parts."""
+    """Scalars of one batch: what is minimised, and its parts.
+
+    Attributes:
+        by_kind: the sum of text losses of each kind's answers, and how many answers it has.
+    """
 
     total: Tensor
     text: Tensor
     contrastive: Tensor
+    by_kind: dict[LessonKind, tuple[float, int]]
 
 
 class BridgeLoss(nn.Module):
@@ -28,7 +37,6 @@ class BridgeLoss(nn.Module):
     Args:
         model: only its adapter learns.
         contrastive_weight: weight of the contrastive loss beside the text loss.
-        feature_noise: standard deviation of noise on features, in units of each channel's standard deviation.
         logit_noise: standard deviation of noise on the tower's class logits.
     """
 
@@ -36,53 +44,62 @@ class BridgeLoss(nn.Module):
         self,
         model: FlamingoForConditionalGeneration,
         contrastive_weight: float,
-        feature_noise: float,
         logit_noise: float,
     ) -> None:
         super().__init__()
         self.model = model
         self.contrastive_weight = contrastive_weight
-        self.feature_noise = feature_noise
         self.logit_noise = logit_noise
         width = model.model.resampler.latents.shape[1]
         self.image_head = nn.Linear(width, model.config.text_config.hidden_size)
         self.logit_scale = nn.Parameter(torch.tensor(2.3))
         self.scene_head = SceneHead(width)
+        mean_word = model.get_input_embeddings().weight.detach().float().mean(0)
+        self.register_buffer("_mean_word", mean_word, persistent=False)
+        self._prefix: DynamicCache | None = None
 
-    def forward(self, batch: Batch, swapped: bool = False) -> Losses:
+    def forward(self, batch: Batch, swapped: bool = False, freeze_resampler: bool = False) -> Losses:
         """The losses of a batch; with ``swapped`` every picture takes the place of the one after it."""
-        latents = self.latents(batch.patches, batch.logits)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_resampler):
+            latents = self.latents(batch.patches, batch.logits)
         if swapped:
             latents = latents.roll(1, dims=0)
-        text = self.text_loss(batch, latents)
+        rows = self.text_losses(batch, latents)
+        text = rows.sum() / batch.answers.sum()
         zero = text.new_zeros(())
-        contrastive = self.contrastive_loss(latents, batch.names, batch.captions) if self.contrastive_weight else zero
-        return Losses(text + self.contrastive_weight * contrastive, text, contrastive)
+        compare = self.contrastive_weight and not freeze_resampler
+        contrastive = self.contrastive_loss(latents, batch.names, batch.captions) if compare else zero
+        by_kind = {}
+        for kind in batch.kinds.unique().tolist():
+            of_kind = batch.kinds == kind
+            by_kind[LESSON_KINDS[kind]] = (rows[of_kind].sum().item(), int(batch.answers[of_kind].sum()))
+        return Losses(text + self.contrastive_weight * contrastive, text, contrastive, by_kind)
 
     def look(self, look: Look) -> dict[str, Tensor]:
         """The losses of the resampler alone: of pictures with names, and of scenes."""
         latents = self.latents(look.patches, look.logits)
         named = len(look.names)
+        features = self.model.model.resampler.project_features(look.patches[named:])
         return {
             "contrastive": self.contrastive_loss(latents[:named], look.names, look.captions),
-            "scene": self.scene_head(latents[named:], look.truth),
+            "scene": self.scene_head(latents[named:], features.flatten(1, 2), look.truth),
         }
 
     def latents(self, patches: Tensor, logits: Tensor) -> Tensor:
-        """[I, R, W], with noise on what the tower said while training."""
+        """[I, R, W], with noise on the tower's class logits while training."""
+        if self.training and self.logit_noise:
+            logits = logits + torch.randn_like(logits) * self.logit_noise
+        # Always so many at once: what a CPU prepares for matrices of a new shape costs more than a few pictures.
+        count = len(patches)
+        rows = torch.arange(count + -count % PICTURES_AT_ONCE, device=patches.device).clamp_max(count - 1)
         resampler = self.model.model.resampler
-        if self.training:
-            if self.feature_noise:
-                scale = resampler.feature_std if resampler.standardise else patches.std()
-                patches = patches + torch.randn_like(patches) * (self.feature_noise * scale)
-            if self.logit_noise:
-                logits = logits + torch.randn_like(logits) * self.logit_noise
-        return resampler(patches, logits)
+        return torch.cat([resampler(patches[some], logits[some]) for some in rows.split(PICTURES_AT_ONCE)])[:count]
 
-    def text_loss(self, batch: Batch, latents: Tensor) -> Tensor:
-        """Cross-entropy, summed over the tokens of an answer and averaged over answers.
+    def text_losses(self, batch: Batch, latents: Tensor) -> Tensor:
+        """Cross-entropy, summed over all answers of each row, [B].
 
-        In a made-up name only the first token has to be found by looking, and it counts as much as a whole name.
+        A step averages it over answers, not tokens: in a made-up name only the first token has to be found by looking,
+        and it counts as much as a whole name.
         """
         cache = self.prefix_cache(batch.prefix, len(batch.input_ids))
         hidden = self.model.model(
@@ -93,15 +110,18 @@ class BridgeLoss(nn.Module):
         ).last_hidden_state
         labels = batch.labels[:, 1:]
         kept = labels != -100
-        total = F.cross_entropy(self.model.head(hidden[:, :-1][kept]).float(), labels[kept], reduction="sum")
-        return total / batch.answers
+        losses = F.cross_entropy(self.model.head(hidden[:, :-1][kept]).float(), labels[kept], reduction="none")
+        return losses.new_zeros(len(labels)).index_add(0, kept.nonzero()[:, 0], losses)
 
     @torch.no_grad()
     def prefix_cache(self, prefix: Tensor, rows: int) -> DynamicCache | None:
         """Keys and values of the tokens that stand before every row, computed once and shared."""
         if not len(prefix):
             return None
-        cache = self.model.model(input_ids=prefix.unsqueeze(0), use_cache=True).past_key_values
+        if self._prefix is None:  # only frozen parts see it, so it never changes
+            self._prefix = self.model.model(input_ids=prefix.unsqueeze(0), use_cache=True).past_key_values
+        cache = copy.copy(self._prefix)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
         for layer in cache.layers:
             if layer.is_initialized:
                 layer.keys = layer.keys.expand(rows, -1, -1, -1)
@@ -121,7 +141,7 @@ class BridgeLoss(nn.Module):
         given = captions >= 0
         words = embedding[captions.clamp_min(0)] * given.unsqueeze(-1)
         words = words.float().sum(1) / given.sum(1, keepdim=True)
-        words = F.normalize(words - embedding.float().mean(0), dim=-1)
+        words = F.normalize(words - self._mean_word, dim=-1)
         images = F.normalize(self.image_head(latents.mean(1)).float(), dim=-1)
         return info_nce(images, words, names, self.logit_scale.exp().clamp_max(100))
 

@@ -10,10 +10,12 @@ import numpy as np
 from training.data.imagenet import ImageNetClass
 from training.data.names import indefinite
 from training.data.scenes import Thing
+from training.data.shapes import SHAPE_OF
 
 from .sight import Truth, truth_of
 
 VALIDATION_SHARE = 50  # one object and one scene in so many is only looked at
+SHAPES_HELD = 5  # and of one name in so many the shape is never asked in training
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Pools:
         names: ways to name each picture, by its row.
         pictures: rows that may be drawn.
         styles: rows by object and drawing style, of objects with two styles or more.
+        shapes: rows by the plain shape that the drawn thing has; those of validation are trained on by name.
         class_names: ways to name each class; classes without a name are never drawn.
         families: classes by the everyday word above them, of words with three classes or more.
         things: what is in each scene, by its row.
@@ -58,6 +61,7 @@ class Pools:
     names: Sequence[Sequence[Name]]
     pictures: np.ndarray
     styles: dict[str, dict[str, list[int]]]
+    shapes: dict[str, list[int]]
     class_names: Sequence[Sequence[Name]]
     families: dict[str, list[int]]
     things: Sequence[tuple[Thing, ...]]
@@ -78,6 +82,10 @@ class Pools:
         """A pseudo-photograph by its class."""
         return Shown("photo", int(index), pick(self.class_names[index], rng))
 
+    def names_of(self, shown: Shown) -> Sequence[Name]:
+        """Every way to name a drawing or a pseudo-photograph."""
+        return (self.class_names if shown.source == "photo" else self.names)[shown.row]
+
     def any_picture(self, rng: np.random.Generator) -> Shown:
         return self.picture(rng.choice(self.pictures), rng)
 
@@ -89,6 +97,7 @@ def make_pools(
     rows: Sequence[dict[str, Any]],
     classes: Sequence[ImageNetClass],
     things: Sequence[tuple[Thing, ...]],
+    side: int,
 ) -> tuple[Pools, Pools]:
     """Pools to train on and to validate on, which have no object with several styles and no scene in common.
 
@@ -96,6 +105,7 @@ def make_pools(
         rows: of the index of pictures that may be trained on.
         classes: of the tower.
         things: of every scene.
+        side: of the map of patches of a picture.
     """
     names = [[Name(with_article(row["article"], row["name"]))] for row in rows]
     class_names = [names_of_class(item) for item in classes]
@@ -106,7 +116,7 @@ def make_pools(
     families = {word: members for word, members in families.items() if len(members) >= 3}
     objects = sorted({row["object"] for row in rows})
     held = set(objects[::VALIDATION_SHARE])
-    truth = truth_of(things)
+    truth = truth_of(things, side)
     pools = []
     for validation in (False, True):
         drawn = [i for i, row in enumerate(rows) if (row["object"] in held) == validation]
@@ -114,8 +124,12 @@ def make_pools(
         for i in drawn:
             styles[rows[i]["object"]][rows[i]["style"]].append(i)
         several = {key: dict(value) for key, value in styles.items() if len(value) > 1}
+        shapes: dict[str, list[int]] = defaultdict(list)
+        for place, (name, shape) in enumerate(SHAPE_OF.items()):
+            if (place % SHAPES_HELD == 0) == validation:
+                shapes[shape] += [i for i, row in enumerate(rows) if row["name"] == name]
         scenes = np.array([i for i in range(len(things)) if (i % VALIDATION_SHARE == 0) == validation])
-        pools.append(Pools(names, np.array(drawn), several, class_names, families, things, truth, scenes))
+        pools.append(Pools(names, np.array(drawn), several, shapes, class_names, families, things, truth, scenes))
     return pools[0], pools[1]
 
 

@@ -45,6 +45,8 @@ def push_towards_classes(
     for _ in range(steps):
         probabilities = (patches.mean(1) @ weight.T + bias).softmax(-1)
         unfinished = (probabilities[rows, classes] < target).float()
+        if not unfinished.any():
+            break
         direction = weight[classes] - probabilities @ weight  # the gradient of log p(class), [n, Dv]
         push = direction.unsqueeze(1) * active
         push = push / push.norm(dim=-1, keepdim=True).clamp_min(1e-6)

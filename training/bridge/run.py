@@ -1,6 +1,7 @@
 """From a configuration to a trained adapter: the parts, the data, the feature cache, the trainer."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -67,8 +68,9 @@ def prepare(config: BridgeConfig, folder: Path, report: Report | None = None) ->
     classes = imagenet_classes()
     initialise(model, pictures, classes, processor.tokenizer, config.seed)
     sampler = Sampler(processor, pictures, shown, classifier(model), config.seed, config.patch_dropout)
-    pools = make_pools(rows, classes, [things for _, things in scenes])
-    loss = BridgeLoss(model, config.contrastive_weight, config.feature_noise, config.logit_noise)
+    side = math.isqrt(shown.patches.shape[2])
+    pools = make_pools(rows, classes, [things for _, things in scenes], side)
+    loss = BridgeLoss(model, config.contrastive_weight, config.logit_noise)
     notes = {"recipe": asdict(config), "pictures": len(rows), "threads": torch.get_num_threads()}
     return BridgeTrainer(config, loss, sampler, pools, folder, notes)
 

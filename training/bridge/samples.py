@@ -25,9 +25,10 @@ _WITHOUT_QUESTION = ("naming", "photo_naming", "binding", "family")
 
 @dataclass
 class Batch:
-    """Lessons of one kind.
+    """Lessons of one kind, or of several.
 
     Attributes:
+        kinds: [B], the kind of every row, its place in ``LESSON_KINDS``.
         patches, logits: features of the pictures of all rows, one after the other, [I, 1, P, Dv] and [I, 1, C].
         prefix: [S], tokens that stand before every row; no picture is seen there, so they carry no gradient.
         input_ids: [B, T], right-padded.
@@ -36,6 +37,7 @@ class Batch:
         captions: [I, L], tokens of the name alone, padded with -1.
     """
 
+    kinds: Tensor
     patches: Tensor
     logits: Tensor
     prefix: Tensor
@@ -45,10 +47,10 @@ class Batch:
     captions: Tensor
 
     @property
-    def answers(self) -> int:
-        """How many answers are to be learned."""
+    def answers(self) -> Tensor:
+        """[B], how many answers of each row are to be learned."""
         learned = self.labels != -100
-        return int((learned[:, 1:] & ~learned[:, :-1]).sum())
+        return (learned[:, 1:] & ~learned[:, :-1]).sum(1)
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(**{key: value.to(device) for key, value in vars(self).items()})
@@ -100,7 +102,7 @@ class Sampler:
         self.classifier = classifier
         self.seed = seed
         self.patch_dropout = patch_dropout
-        self.mean_patch = pictures.statistics(np.random.default_rng(seed))[0]
+        self.mean_patch = pictures.statistics(np.random.default_rng(seed))[0].half()
         self.chat = _chat_pieces(processor)
 
     def draw(self, kind: LessonKind, form: Form, size: int, pools: Pools, step: int, process: int = 0) -> Batch:
@@ -115,26 +117,45 @@ class Sampler:
             process: of a run on several processes.
         """
         rng = np.random.default_rng([self.seed, step, process, LESSON_KINDS.index(kind)])
-        lessons = [draw_lesson(kind, pools, rng) for _ in range(size)]
-        asks = form == "chat" or kind not in _WITHOUT_QUESTION
-        rows = [self._chat(lesson) if form == "chat" else self._plain(lesson, asks) for lesson in lessons]
-        shown = [picture for lesson in lessons for turn in lesson for picture in turn.shown]
+        return self._batch([self._row(kind, form, pools, rng) for _ in range(size)], form, pools, rng)
+
+    def draw_step(
+        self, lessons: dict[LessonKind, int], form: Form, pools: Pools, step: int, process: int = 0
+    ) -> list[Batch]:
+        """All lessons of a step, of every kind so many, in batches of rows of similar length; see :meth:`draw`."""
+        rows = []
+        for kind, size in lessons.items():
+            rng = np.random.default_rng([self.seed, step, process, LESSON_KINDS.index(kind)])
+            rows += [self._row(kind, form, pools, rng) for _ in range(size)]
+        rng = np.random.default_rng([self.seed, step, process, len(LESSON_KINDS) + 1])
+        return [self._batch(group, form, pools, rng) for group in of_similar_length(rows)]
+
+    def _row(self, kind: LessonKind, form: Form, pools: Pools, rng: np.random.Generator) -> "Row":
+        lesson = draw_lesson(kind, pools, rng)
+        asks = kind not in _WITHOUT_QUESTION
+        ids, labels = self._chat(lesson) if form == "chat" else self._plain(lesson, asks)
+        return Row(kind, ids, labels, [picture for turn in lesson for picture in turn.shown])
+
+    def _batch(self, rows: Sequence["Row"], form: Form, pools: Pools, rng: np.random.Generator) -> Batch:
+        shown = [picture for row in rows for picture in row.shown]
         patches, logits = self._features(shown, pools, rng)
         names, captions = self._names(shown)
+        length = padded_length(max(len(row.ids) for row in rows))
         return Batch(
+            kinds=torch.tensor([LESSON_KINDS.index(row.kind) for row in rows]),
             patches=patches,
             logits=logits,
             prefix=torch.tensor(self.chat.before if form == "chat" else [], dtype=torch.long),
-            input_ids=_pad([ids for ids, _ in rows], self.tokenizer.pad_token_id),
-            labels=_pad([labels for _, labels in rows], -100),
+            input_ids=_pad([row.ids for row in rows], self.tokenizer.pad_token_id, length),
+            labels=_pad([row.labels for row in rows], -100, length),
             names=names,
             captions=captions,
         )
 
     def draw_look(self, size: int, pools: Pools, step: int, process: int = 0) -> Look:
-        """Drawings, pseudo-photographs and scenes, ``size`` of each; other arguments as in :meth:`draw`."""
+        """``size`` scenes and as many drawings and pseudo-photographs; other arguments as in :meth:`draw`."""
         rng = np.random.default_rng([self.seed, step, process, len(LESSON_KINDS)])
-        named = [pools.any_picture(rng) for _ in range(size)] + [pools.any_photo(rng) for _ in range(size)]
+        named = [pools.any_photo(rng) if i % 2 else pools.any_picture(rng) for i in range(size)]
         scenes = rng.choice(pools.scenes, size)
         patches, logits = self._features([*named, *(Shown("scene", int(row)) for row in scenes)], pools, rng)
         return Look(patches, logits, *self._names(named), pools.truth[torch.from_numpy(scenes)])
@@ -198,13 +219,48 @@ class Sampler:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         width = self.classifier[0].shape[1]
         pushed, scores = push_towards_classes(
-            maps[..., :width], torch.from_numpy(classes), *self.classifier, generator=generator
+            maps[..., :width].float(), torch.from_numpy(classes), *self.classifier, generator=generator
         )
         extra = maps[..., width:]
         extra[torch.from_numpy(rng.random(len(maps)) < 0.5)] = self.mean_patch[width:]
-        maps = torch.cat((pushed, extra), dim=-1)
+        maps = torch.cat((pushed.to(extra.dtype), extra), dim=-1)
         maps[torch.from_numpy(rng.random(len(maps)) < self.patch_dropout)] = self.mean_patch
         return maps, scores
+
+
+@dataclass(frozen=True)
+class Row:
+    """A lesson in tokens.
+
+    Attributes:
+        ids, labels: equally long; -100 where nothing is predicted.
+        shown: its pictures, in order.
+    """
+
+    kind: LessonKind
+    ids: list[int]
+    labels: list[int]
+    shown: list[Shown]
+
+
+def of_similar_length(rows: Sequence[Row]) -> list[list[Row]]:
+    """The shorter half of the rows, the shorter half of the others, and so on down to the longest few.
+
+    So many rows are in a batch at every step: what a CPU prepares for a matrix of a new shape costs more than padding.
+    """
+    rows = sorted(rows, key=lambda row: len(row.ids))
+    batches = []
+    while rows:
+        half = len(rows) // 2 if len(rows) > 5 else len(rows)
+        batches.append(rows[:half])
+        rows = rows[half:]
+    return batches
+
+
+def padded_length(length: int) -> int:
+    """A little more than ``length``, so that few lengths occur."""
+    step = 4 if length <= 32 else 8 if length <= 128 else 16
+    return -(-length // step) * step
 
 
 @dataclass(frozen=True)
@@ -240,5 +296,6 @@ def show_pictures(number: int) -> str:
     return "".join(f"Picture {i}: {IMAGE_TOKEN}\n" for i in range(1, number + 1))
 
 
-def _pad(rows: list[list[int]], value: int) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)
+def _pad(rows: list[list[int]], value: int, length: int | None = None) -> Tensor:
+    length = length or max(len(row) for row in rows)
+    return torch.tensor([row + [value] * (length - len(row)) for row in rows])

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 CHECKPOINT = "checkpoint.pt"
 EVALUATION_STEP = 2**31 - 1  # draws batches that no training step draws
 EVALUATED = 16  # lessons of each kind
+LOOKED_AT = 128  # scenes
 
 
 class BridgeTrainer:
@@ -131,21 +133,24 @@ class BridgeTrainer:
         self.loss.train()
         scalars = {"learning_rate": rate}
         process = self.accelerator.process_index
-        batches = {
-            kind: self.sampler.draw(kind, stage.form, size, self.pools[0], self.step, process)
-            for kind, size in stage.lessons.items()
-        }
-        total = sum(batch.answers for batch in batches.values())
-        for kind, batch in batches.items():
+        batches = self.sampler.draw_step(stage.lessons, stage.form, self.pools[0], self.step, process)
+        total = sum(int(batch.answers.sum()) for batch in batches)
+        sums: dict[str, float] = defaultdict(float)
+        answers: dict[str, int] = defaultdict(int)
+        for batch in batches:
+            share = int(batch.answers.sum()) / total
             with self._autocast():
-                losses = self.loss(batch.to(self.device))
-            (losses.total * (batch.answers / total)).backward()
-            scalars[f"loss/{kind}"] = losses.text.item()
-            scalars[f"contrastive/{kind}"] = losses.contrastive.item()
+                losses = self.loss(batch.to(self.device), freeze_resampler=stage.freeze_resampler)
+            (losses.total * share).backward()
+            sums["contrastive"] += losses.contrastive.item() * share
+            for kind, (of_kind, number) in losses.by_kind.items():
+                sums[kind] += of_kind
+                answers[kind] += number
+        scalars |= {f"loss/{kind}": value / max(1, answers[kind]) for kind, value in sums.items()}
         if stage.look:
-            look = self.sampler.draw_look(stage.look, self.pools[0], self.step, process).to(self.device)
+            look = self.sampler.draw_look(stage.look, self.pools[0], self.step, process)
             with self._autocast():
-                seen = self.loss.look(look)
+                seen = self.loss.look(look.to(self.device))
             weights = {"contrastive": self.config.contrastive_weight, "scene": self.config.scene_weight}
             sum((weights[key] * value for key, value in seen.items()), torch.zeros((), device=self.device)).backward()
             scalars |= {f"look/{key}": value.item() for key, value in seen.items()}
@@ -181,6 +186,10 @@ class BridgeTrainer:
             with self._autocast():
                 scalars[f"right/{kind}"] = self.loss(batch).text.item()
                 scalars[f"swapped/{kind}"] = self.loss(batch, swapped=True).text.item()
+        if stage.look:
+            look = self.sampler.draw_look(LOOKED_AT, self.pools[1], EVALUATION_STEP).to(self.device)
+            with self._autocast():
+                scalars |= {f"right/look/{kind}": value.item() for kind, value in self.loss.look(look).items()}
         return scalars
 
     def save(self) -> None:

@@ -25,6 +25,8 @@ def bridge(config: str, out: str | None, overrides: tuple[str, ...], stop_after:
     settings = load_config(BridgeConfig, config, overrides)
     folder = Path(out or f"runs/{Path(config).stem}")
 
+    # Room for what oneDNN prepares for every shape of matrix: with its 1,024 entries it prepares most of it anew.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
     from training.bridge.run import prepare
 
     from .progress import bars

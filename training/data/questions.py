@@ -12,7 +12,7 @@ import numpy as np
 
 from training.data.scenes import COLOURS, Layout, Thing
 
-Kind = Literal["count", "colour", "quadrant", "left_right", "above_below", "present", "size"]
+Kind = Literal["count", "colour", "quadrant", "left_right", "above_below", "present", "absent", "size"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 NUMBERS = ("one", "two", "three", "four", "five")
@@ -25,6 +25,7 @@ LAYOUTS_OF: dict[Kind, tuple[Layout, ...]] = {
     "left_right": ("pair",),
     "above_below": ("pair",),
     "present": ("one", "pair", "several"),
+    "absent": ("one", "pair", "several"),
     "size": ("pair",),
 }
 """Which scenes a kind of question can be asked about; not every such scene allows it."""
@@ -62,7 +63,13 @@ def _colour(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None
     if len({thing.colour for thing in things}) > 1:
         return None
     question = _pick(
-        rng, "What color is it?", "What colour is it?", "What color is the object?", "Which color is this?"
+        rng,
+        "What color is it?",
+        "What colour is it?",
+        "What color is the object?",
+        "What color is the shape?",
+        "What is the color of the object?",
+        "Which color is this?",
     )
     return Asked("colour", question, things[0].colour, tuple(COLOURS))
 
@@ -105,18 +112,40 @@ def _above_below(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked |
     return Asked("above_below", question, "above" if one.centre[1] < other.centre[1] else "below", ("above", "below"))
 
 
-def _present(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
+def _some_colour(things: tuple[Thing, ...], rng: np.random.Generator) -> tuple[str, str, bool]:
+    """A colour, the same with its article, and whether something has it, as often as not."""
     shown = sorted({thing.colour for thing in things})
-    yes = bool(rng.random() < 0.5)
-    colour = str(rng.choice(shown if yes else sorted(set(COLOURS) - set(shown))))
-    article = "an" if colour == "orange" else "a"
+    there = bool(rng.random() < 0.5)
+    colour = str(rng.choice(shown if there else sorted(set(COLOURS) - set(shown))))
+    return colour, f"{'an' if colour == 'orange' else 'a'} {colour}", there
+
+
+def _present(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
+    colour, one, there = _some_colour(things, rng)
+    noun = _pick(rng, "object", "object", "thing", "shape")
     question = _pick(
         rng,
-        f"Is there {article} {colour} object?",
+        f"Is there {one} {noun}?",
         f"Is there something {colour} in the picture?",
-        f"Does the picture show {article} {colour} object?",
+        f"Does the picture show {one} {noun}?",
+        f"Does the image contain {one} {noun}?",
+        f"Is {one} {noun} present?",
     )
-    return Asked("present", question, "yes" if yes else "no", ("yes", "no"))
+    return Asked("present", question, "yes" if there else "no", ("yes", "no"))
+
+
+def _absent(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
+    colour, one, there = _some_colour(things, rng)
+    noun = _pick(rng, "object", "object", "thing", "shape")
+    question = _pick(
+        rng,
+        f"Is there no {colour} {noun}?",
+        f"Is there not {one} {noun} in the picture?",
+        f"Is nothing {colour} in the picture?",
+        f"Does the image not contain {one} {noun}?",
+        f"Is no {colour} {noun} present?",
+    )
+    return Asked("absent", question, "no" if there else "yes", ("yes", "no"))
 
 
 def _size(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
@@ -128,6 +157,39 @@ def _size(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
     return Asked("size", question, "bigger" if one.size > other.size else "smaller", ("bigger", "smaller"))
 
 
+def facts(things: tuple[Thing, ...], rng: np.random.Generator) -> list[tuple[str, str]]:
+    """What is true of a scene, as pairs of a heading and one or two words: ``("Left:", "red")``.
+
+    Only what is clear: of things that are alike number and colour, of others which colour is where and which is bigger;
+    and of two colours whether they are there.
+    """
+    found = []
+    for _ in range(2):
+        colour, _, there = _some_colour(things, rng)
+        found.append((f"Any {colour}?", "yes" if there else "no"))
+    if len({thing.object for thing in things}) == 1:
+        found.append(("Number:", NUMBERS[len(things) - 1]))
+    colours = [thing.colour for thing in things]
+    if len(set(colours)) == 1:
+        found.append(("Color:", colours[0]))
+    if len(set(colours)) < len(things):
+        return found
+    for thing in things:
+        x, y = thing.centre
+        if min(abs(x - 0.5), abs(y - 0.5)) >= _CLEAR / 2:
+            found.append((f"{thing.colour.capitalize()} at:", QUADRANTS[int(x > 0.5) + 2 * int(y > 0.5)]))
+    for axis, headings in enumerate((("Left:", "Right:"), ("Top:", "Bottom:"))):
+        ordered = sorted(things, key=lambda thing: thing.centre[axis])
+        if len(things) > 1 and ordered[1].centre[axis] - ordered[0].centre[axis] >= _CLEAR:
+            found.append((headings[0], ordered[0].colour))
+        if len(things) > 1 and ordered[-1].centre[axis] - ordered[-2].centre[axis] >= _CLEAR:
+            found.append((headings[1], ordered[-1].colour))
+    small, large = min(things, key=lambda thing: thing.size), max(things, key=lambda thing: thing.size)
+    if len(things) == 2 and large.size > 1.4 * small.size:
+        found += [("Bigger:", large.colour), ("Smaller:", small.colour)]
+    return found
+
+
 _MAKERS: dict[Kind, Callable[[tuple[Thing, ...], np.random.Generator], Asked | None]] = {
     "count": _count,
     "colour": _colour,
@@ -135,5 +197,6 @@ _MAKERS: dict[Kind, Callable[[tuple[Thing, ...], np.random.Generator], Asked | N
     "left_right": _left_right,
     "above_below": _above_below,
     "present": _present,
+    "absent": _absent,
     "size": _size,
 }

@@ -8,6 +8,7 @@ from training.eval.items import Example
 
 _NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _ARTICLES = {"a", "an", "the"}
+_BRITISH = {"gray": "grey", "color": "colour"}
 
 
 def is_right(answer: str, accept: Sequence[str]) -> bool:
@@ -17,8 +18,8 @@ def is_right(answer: str, accept: Sequence[str]) -> bool:
 
 
 def normalise(text: str) -> str:
-    """Lower case, without articles and punctuation, number words as digits, single spaces."""
-    words = re.findall(r"\w+", text.lower())
+    """Lower case, without articles and punctuation, number words as digits, one spelling of grey, single spaces."""
+    words = [_BRITISH.get(word, word) for word in re.findall(r"\w+", text.lower())]
     return " ".join(str(_NUMBERS.index(w)) if w in _NUMBERS else w for w in words if w not in _ARTICLES)
 
 

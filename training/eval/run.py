@@ -33,7 +33,7 @@ class Settings:
         select: how they are chosen.
         controls: what runs beside the task.
         seeds: draws of demonstrations that are averaged; without demonstrations there is only one.
-        limit: at most so many items, spread over the set.
+        limit: at most so many items, drawn from the set.
         batch_size: prompts that are answered at once.
     """
 
@@ -126,10 +126,11 @@ def evaluate(
 
 
 def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
-    """At most ``limit`` items, evenly spread over the list, since neighbours are often of one kind."""
+    """At most ``limit`` items, drawn once for all: neighbours are often of one kind, and kinds often take turns."""
     if limit is None or limit >= len(items):
         return list(items)
-    return [items[i * len(items) // limit] for i in range(limit)]
+    drawn = stable_rng("limit", len(items)).permutation(len(items))[:limit]
+    return [items[i] for i in sorted(drawn)]
 
 
 def plan(

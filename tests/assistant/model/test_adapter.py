@@ -214,14 +214,23 @@ def test_an_adapter_of_another_shape_does_not_half_load(trained, saved_parts, fi
 
 
 @torch.no_grad()
-def test_an_adapter_says_which_layers_of_the_tower_it_reads(saved_parts, fields, picture, tmp_path):
+def test_an_adapter_says_which_layers_of_the_tower_it_reads_and_by_which_grid(saved_parts, fields, picture, tmp_path):
     extra = [[1, 2], [0, 1]]
-    model, processor = assemble(*saved_parts, rename=RENAME, vision_extra_layers=extra, **fields)
+    fields = {**fields, "vision_extra_layers": extra, "resampler_width": 8, "resampler_latents": 5, "resampler_grid": 2}
+    model, processor = assemble(*saved_parts, rename=RENAME, **fields)
     vision, language = map(str, saved_parts)
+    model.model.resampler.feature_mean.normal_()
+    model.model.resampler.feature_std.uniform_(0.5, 2)
     for tensor in adapter_state(model).values():
         tensor.copy_(tensor.bfloat16())  # as the file has them
     save_adapter(tmp_path, model, vision, language, RENAME, {})
-    assert Adapter.read(tmp_path).model["vision_extra_layers"] == extra
+    described = Adapter.read(tmp_path).model
+    assert (described["vision_extra_layers"], described["resampler_grid"]) == (extra, 2)
     loaded, its_processor = load_assembled(tmp_path, *saved_parts, torch.float32)
     assert loaded.config.feature_width == model.config.feature_width == 16 * 6
     assert torch.equal(logits(loaded, its_processor, picture), logits(model, processor, picture))
+    for name in ("local.weight", "feature_mean", "feature_std"):
+        assert f"model.resampler.{name}" in load_file(tmp_path / WEIGHTS)
+    before = logits(model, processor, picture)
+    loaded.model.resampler.local.weight.zero_()
+    assert not torch.equal(logits(loaded, its_processor, picture), before)

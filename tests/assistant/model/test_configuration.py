@@ -50,6 +50,14 @@ def test_an_unknown_way_to_attend_is_an_error(config):
         FlamingoConfig(text_config=config.text_config, cross_attention_layers=[0], attend="all")
 
 
+def test_a_grid_has_no_more_cells_than_there_are_latents(config):
+    made = {"text_config": config.text_config, "cross_attention_layers": [0], "resampler_latents": 8}
+    assert FlamingoConfig(**made).resampler_grid == 0
+    assert FlamingoConfig(**{**made, "resampler_latents": 9}, resampler_grid=3).resampler_grid == 3
+    with pytest.raises(ValueError, match="resampler_grid 3 has more cells than the 8 latents"):
+        FlamingoConfig(**made, resampler_grid=3)
+
+
 @pytest.mark.parametrize(
     ("tower", "extra", "width"),
     [

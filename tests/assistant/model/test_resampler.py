@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -78,6 +80,63 @@ def test_standardised_features_are_what_the_statistics_make_of_them(resampler):
     assert not standardised.feature_mean.requires_grad and not standardised.feature_std.requires_grad
 
 
+@pytest.mark.parametrize("width", [None, 8], ids=["as it is", "projected"])
+def test_standardising_is_folded_into_the_projection(resampler, width):
+    r = resampler(standardise_features=True, resampler_width=width)
+    generator = torch.Generator().manual_seed(1)
+    r.feature_mean.data, r.feature_std.data = (torch.rand(WIDTH, generator=generator) * 3 + 0.2 for _ in range(2))
+    patches = (torch.rand(2, 3, 4, WIDTH, generator=generator) * 6).half()  # as they are kept
+
+    def explicit():
+        return r.project((patches.float() - r.feature_mean) / r.feature_std)
+
+    torch.testing.assert_close(r.project_features(patches), explicit(), atol=1e-5, rtol=1e-5)
+    if width:
+        folded, plain = (
+            torch.autograd.grad(f.square().sum(), list(r.project.parameters()), retain_graph=True)
+            for f in (r.project_features(patches), explicit())
+        )
+        torch.testing.assert_close(folded, plain, atol=1e-2, rtol=1e-5)
+
+
+def cell_means(media, grid):
+    """[I, P, W] -> [I, G * G, W], cell by cell, row by row."""
+    side = round(media.shape[1] ** 0.5)
+    maps = media.unflatten(1, (side, side))
+    edges = [(math.floor(i * side / grid), math.ceil((i + 1) * side / grid)) for i in range(grid)]
+    return torch.stack([maps[:, a:b, c:d].mean((1, 2)) for a, b in edges for c, d in edges], dim=1)
+
+
+@pytest.mark.parametrize("side", [4, 3, 2])
+def test_the_first_latents_start_from_the_cells_of_a_grid(resampler, side):
+    r = resampler(resampler_grid=2, resampler_latents=5, resampler_width=8, resampler_depth=0)
+    patches = torch.randn(2, 3, side * side, WIDTH)
+    cells = r.local(cell_means(r.project(patches).mean(1), 2))
+    start = r.latents + torch.nn.functional.pad(cells, (0, 0, 0, 1))  # and the fifth from none
+    torch.testing.assert_close(r(patches), r.norm(start))
+
+
+def test_a_patch_of_a_cell_moves_that_latent_alone(resampler):
+    r = resampler(resampler_grid=2, resampler_latents=6, resampler_depth=0, resampler_positions=16)
+    patches = torch.randn(1, 1, 16, WIDTH)
+    for place, latent in [(0, 0), (2, 1), (7, 1), (8, 2), (13, 2), (10, 3)]:
+        other = patches.clone()
+        other[:, :, place] += 1
+        assert (r(other) != r(patches)).any(-1)[0].nonzero().flatten().tolist() == [latent]
+
+
+def test_without_a_grid_nothing_changes(resampler):
+    patches = torch.randn(2, 1, 4, WIDTH)
+    plain, none, grid = resampler(), resampler(resampler_grid=0), resampler(resampler_grid=1)
+    assert plain.state_dict().keys() == none.state_dict().keys() == grid.state_dict().keys() - {"local.weight"}
+    assert torch.equal(none(patches), plain(patches))
+    grid.load_state_dict(plain.state_dict(), strict=False)
+    assert not torch.allclose(grid(patches), plain(patches), atol=1e-3)
+    with torch.no_grad():
+        grid.local.weight.zero_()
+    torch.testing.assert_close(grid(patches), plain(patches))
+
+
 def test_class_probabilities_enter_as_one_more_token(resampler):
     r = resampler(class_token=True)
     patches, logits = torch.randn(1, 1, 4, WIDTH), torch.randn(1, 1, 5)
@@ -96,12 +155,16 @@ def test_pooled_features_and_class_probabilities_reach_every_latent(resampler):
     torch.testing.assert_close(r(patches, logits), r.norm(r.latents + r.class_pool(classes)))
 
 
-def test_dropout_runs_only_in_training(resampler):
-    r = resampler(resampler_dropout=0.5)
+def test_dropout_runs_only_in_training_and_on_projected_features(resampler):
+    r = resampler(resampler_dropout=0.5, resampler_width=8)
     patches = torch.randn(1, 1, 4, WIDTH)
     torch.testing.assert_close(r(patches), r(patches))
     r.train()
     assert not torch.allclose(r(patches), r(patches), atol=1e-3)
+    dropped = []
+    r.dropout.register_forward_pre_hook(lambda module, arguments: dropped.append(arguments[0]))
+    r(patches)
+    assert torch.equal(dropped[0], r.project_features(patches))
 
 
 def test_the_attention_of_a_layer_is_flamingos(resampler):

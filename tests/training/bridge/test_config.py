@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from assistant.errors import ConfigError
-from training.bridge.config import BridgeConfig
+from training.bridge.config import BridgeConfig, Stage
 from training.config import load_config
 
 SMALLEST = {
@@ -29,6 +29,18 @@ def test_the_smallest_configuration_loads(load):
     assert stage.lessons == {"naming": 2} and stage.form == "chat"
 
 
+def test_a_stage_without_lessons_looks_at_something(load):
+    [stage] = load("stages.0.lessons={}", "stages.0.look=3").stages
+    assert (stage.lessons, stage.look) == ({}, 3)
+    assert Stage(1, 0.1, 0.0, look=1).lessons == {}
+
+
+def test_a_frozen_resampler_does_not_look(load):
+    assert load("stages.0.freeze_resampler=true").stages[0].freeze_resampler
+    with pytest.raises(ConfigError, match="set look or freeze_resampler, not both"):
+        load("stages.0.freeze_resampler=true", "stages.0.look=1")
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
@@ -37,7 +49,8 @@ def test_the_smallest_configuration_loads(load):
             "stages.0.steps=0",
             r"stages\[0\]: steps and every number of lessons must be at least 1, got 0, {'naming'",
         ),
-        ("stages.0.lessons={}", "every number of lessons must be at least 1, got 1, {}"),
+        ("stages.0.lessons={}", "a stage without lessons must look at something: set look"),
+        ("stages.0.look=-1", r"stages\[0\]: "),
         ("stages.0.lessons={naming: 0}", "every number of lessons must be at least 1"),
         ("stages.0.lessons={naming: 1, rule: -1}", "every number of lessons must be at least 1"),
         ("stages.0.lessons={naming: 1.5}", "lessons.naming: must be int, got 1.5"),

@@ -141,10 +141,10 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model, cached, tmp_path, mo
     assert model[1] == [1, 1, 1]  # the shapes, then two versions of the fifth picture
 
 
-def test_reading_gives_float32(cache):
+def test_reading_gives_patches_as_they_are_kept_and_logits_in_float32(cache):
     patches, logits = cache.read(np.array([4, 1, 4]), np.array([0, 2, 1]))
     assert patches.shape == (3, 9, 20) and logits.shape == (3, 19)
-    assert patches.dtype == logits.dtype == torch.float32
+    assert (patches.dtype, logits.dtype) == (torch.float16, torch.float32)
     assert np.array_equal(patches[1], cache.patches[1, 2])
     assert np.array_equal(logits[2], cache.logits[4, 1])
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from training.bridge.lessons import FORMATS, LESSON_KINDS, NAMING_QUESTIONS, draw_lesson, sentence
 from training.data.made_up import evaluation_names
-from training.data.questions import NUMBERS, QUADRANTS
+from training.data.questions import NUMBERS, QUADRANTS, facts
 from training.data.scenes import COLOURS
+from training.data.shapes import SHAPES
 
 many = settings(max_examples=80, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -37,7 +38,8 @@ def made_up(answer):
 
 def test_the_order_of_the_kinds_is_kept():
     # it is part of every batch's seed
-    assert LESSON_KINDS == ("naming", "photo_naming", "scene", "binding", "family", "rule", "format", "ordinal")
+    kinds = "naming photo_naming scene fact shape check binding family rule format ordinal".split()
+    assert list(LESSON_KINDS) == kinds
 
 
 @pytest.mark.parametrize("kind", LESSON_KINDS)
@@ -74,6 +76,61 @@ def test_naming_says_what_is_shown(pools, kind, source, seed):
     assert single(turn).source == source
     assert turn.question in NAMING_QUESTIONS
     assert turn.answer == sentence(single(turn).name)
+
+
+@many
+@given(seed=seeds)
+def test_a_check_asks_for_what_is_shown_and_for_something_else(pools, seed):
+    lesson = drawn("check", pools, seed)
+    shown = single(lesson[0])
+    assert 1 <= len(lesson) <= 2 and all(turn.learn for turn in lesson) and not any(turn.shown for turn in lesson[1:])
+    asked = [checked(turn) for turn in lesson]
+    assert len(set(asked)) == len(asked) and shown.name.lower() in map(str.lower, asked)
+    for name, turn in zip(asked, lesson, strict=True):
+        right = name.lower() == shown.name.lower()
+        assert turn.answer == ("Yes." if right else "No.")
+        assert right or not set(words_of(name)) & set(words_of(shown.name))
+
+
+def checked(turn):
+    """The name that a check asks for."""
+    pattern = r"(?i:is this|is it|is there|do you see) (.+?)(?: in the picture)?\?"
+    return re.fullmatch(pattern, turn.question)[1]
+
+
+def words_of(name):
+    return [word for word in name.lower().split() if word not in ("a", "an", "some")]
+
+
+def test_what_a_check_denies_is_no_other_name_of_what_is_shown(pools):
+    wrong = []
+    for seed in range(400):
+        lesson, pool = drawn("check", pools, seed), pools[seed % 2]
+        shown = single(lesson[0])
+        names = pool.class_names[shown.row] if shown.source == "photo" else pool.names[shown.row]
+        denied = {checked(turn).lower() for turn in lesson if turn.answer == "No."}
+        wrong += denied & {name.text.lower() for name in names}
+    assert not wrong
+
+
+def test_checks_are_of_all_pictures_and_either_answer_comes_first(pools):
+    lessons = [drawn("check", pools, seed) for seed in range(300)]
+    first = Counter((single(lesson[0]).source, lesson[0].answer) for lesson in lessons)
+    assert set(first) == {(source, answer) for source in ("picture", "photo") for answer in ("Yes.", "No.")}
+    assert min(first.values()) > 40
+    assert Counter(len(lesson) for lesson in lessons)[2] > 250
+    starts = {turn.question.lower().split(checked(turn).lower())[0] for lesson in lessons for turn in lesson}
+    assert starts == {"is this ", "is it ", "is there ", "do you see "}
+
+
+@pytest.mark.parametrize("kind", ["scene", "shape", "check"])
+def test_now_and_then_all_is_typed_in_small_letters(pools, kind):
+    small = []
+    for seed in range(400):
+        asked = [turn.question for turn in drawn(kind, pools, seed)]
+        assert len({question[0].islower() for question in asked}) == 1
+        small.append(asked == [question.lower() for question in asked])
+    assert np.mean(small) == pytest.approx(0.25, abs=0.07)
 
 
 def test_a_sentence_starts_with_a_capital_and_ends_with_a_stop():
@@ -217,19 +274,23 @@ def test_yes_is_as_frequent_as_no(pools):
 @given(seed=seeds)
 def test_one_scene_is_asked_about_in_turn(pools, seed):
     lesson, pool = drawn("scene", pools, seed), pools[seed % 2]
-    assert 1 <= len(lesson) <= 3 and all(turn.learn for turn in lesson)
+    assert 1 <= len(lesson) <= 4 and all(turn.learn for turn in lesson)
     assert all(not turn.shown for turn in lesson[1:])
     scene = pool.things[single(lesson[0]).row]
     for turn in lesson:
-        said = turn.answer.removesuffix(".").lower()
-        if turn.question in (*NAMING_QUESTIONS, "What is it?"):
+        said, asked = turn.answer.removesuffix(".").lower(), turn.question.lower()
+        if asked in (*map(str.lower, NAMING_QUESTIONS), "what is it?"):
             assert {f"{thing.article} {thing.name}" for thing in scene} == {said}
         elif said in COLOURS:
             assert {thing.colour for thing in scene} == {said}
         elif said in NUMBERS:
             assert said == NUMBERS[len(scene) - 1]
+        elif said in ("yes", "no"):
+            words = set(re.findall(r"\w+", asked))
+            there = bool(words & {thing.colour for thing in scene})
+            assert (said == "yes") == (there != denies(asked)) and len(words & set(COLOURS)) == 1
         else:
-            assert said in {*QUADRANTS, "yes", "no", "left", "right", "above", "below", "bigger", "smaller"}
+            assert said in {*QUADRANTS, "left", "right", "above", "below", "bigger", "smaller"}
 
 
 def test_a_scene_is_asked_about_in_all_ways(pools):
@@ -237,6 +298,66 @@ def test_a_scene_is_asked_about_in_all_ways(pools):
     wanted = ["yes", "no", "left", "right", "above", "below", "bigger", "smaller", "one", "red", "top left"]
     assert {sentence(answer) for answer in wanted} <= answers
     assert sum(answer.startswith(("A ", "An ")) for answer in answers) > 3
+
+
+def denies(question):
+    return bool({"no", "not", "nothing"} & set(re.findall(r"\w+", question.lower())))
+
+
+def test_up_to_four_questions_are_asked_about_a_scene(pools):
+    numbers = {len(drawn("scene", pools, seed)) for seed in range(100)}
+    assert max(numbers) == 4
+    asked = {turn.question for seed in range(200) for turn in drawn("scene", pools, seed) if turn.answer == "No."}
+    assert {denies(question) for question in asked} == {True, False}
+
+
+@many
+@given(seed=seeds)
+def test_facts_are_about_one_scene(pools, seed):
+    lesson, pool = drawn("fact", pools, seed), pools[seed % 2]
+    assert 1 <= len(lesson) <= 5 and all(turn.learn for turn in lesson) and not any(turn.shown for turn in lesson[1:])
+    scene = pool.things[single(lesson[0]).row]
+    true = {*facts(scene, np.random.default_rng(0))} | {
+        (f"Any {colour}?", "yes" if colour in {thing.colour for thing in scene} else "no") for colour in COLOURS
+    }
+    assert {(turn.question, turn.answer) for turn in lesson} <= true
+
+
+def test_every_fact_is_told(pools):
+    lessons = [drawn("fact", pools, seed) for seed in range(300)]
+    told = {turn.question.split()[-1] for lesson in lessons for turn in lesson if not turn.question.startswith("Any")}
+    assert told == {"Number:", "Color:", "at:", "Left:", "Right:", "Top:", "Bottom:", "Bigger:", "Smaller:"}
+    assert max(map(len, lessons)) == 5
+
+
+# Shapes
+
+
+@many
+@given(seed=seeds)
+def test_what_is_said_of_a_shape_is_true(pools, seed):
+    lesson, pool = drawn("shape", pools, seed), pools[seed % 2]
+    assert len(lesson) == 4 and all(turn.learn for turn in lesson) and not any(turn.shown for turn in lesson[1:])
+    [shape] = [shape for shape, rows in pool.shapes.items() if single(lesson[0]).row in rows]
+    for turn in lesson:
+        asked = set(re.findall(r"\w+", turn.question.lower())) & set(SHAPES)
+        if turn.question.lower().startswith(("what", "which")):
+            assert turn.answer == sentence(shape) and not asked
+        else:
+            assert len(asked) == 1
+            assert turn.answer == ("Yes." if (asked == {shape}) != denies(turn.question) else "No.")
+
+
+def test_every_shape_is_asked_in_all_ways(pools):
+    turns = [turn for seed in range(300) for turn in drawn("shape", pools, seed)]
+    ways = {re.sub("|".join(SHAPES), "...", turn.question.lower()) for turn in turns}
+    assert len(ways) == 5 + 4 + 4
+    for words, answers in ((False, {"Yes.", "No."}), (True, {"Yes.", "No."})):
+        said = Counter(t.answer for t in turns if t.answer in answers and denies(t.question) == words)
+        assert said["Yes."] / said.total() == pytest.approx(0.5, abs=0.08)
+    named = Counter(turn.answer for turn in turns if turn.answer not in ("Yes.", "No."))
+    assert set(named) == {sentence(shape) for shape in SHAPES}
+    assert sum(named.values()) / len(turns) == pytest.approx(0.4, abs=0.06)
 
 
 # Formats

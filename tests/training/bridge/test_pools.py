@@ -5,6 +5,7 @@ from training.bridge.pools import Name, Shown, make_pools, names_of_class, pick,
 from training.bridge.run import training_rows
 from training.data.imagenet import ImageNetClass
 from training.data.scenes import Thing
+from training.data.shapes import SHAPE_OF, SHAPES
 
 WORDS = ["cat", None, "toy", "cat", "cat", "dog", "dog", "house", "house", "house", "toy", "toy"]
 NAMES = "lion,barn,kite,tiger,lynx,hound,pug,hut,villa,cabin,hammer,doll".split(",")
@@ -40,7 +41,7 @@ def things():
 
 @pytest.fixture
 def made(rows, classes, things):
-    return make_pools(rows, classes, things)
+    return make_pools(rows, classes, things, 4)
 
 
 def test_training_and_validation_share_no_object_and_no_scene(made, rows):
@@ -55,7 +56,7 @@ def test_training_and_validation_share_no_object_and_no_scene(made, rows):
 
 def test_the_split_follows_the_object_and_not_its_place_in_the_index(made, rows, classes, things):
     turned = list(reversed(rows))
-    again = make_pools(turned, classes, things)
+    again = make_pools(turned, classes, things, 4)
     for pool, other in zip(made, again, strict=True):
         assert {rows[i]["object"] for i in pool.pictures} == {turned[i]["object"] for i in other.pictures}
 
@@ -71,6 +72,28 @@ def test_styles_are_those_of_objects_with_several(made, rows):
         several = [rows[i]["object"] for i in pool.pictures]
         assert set(pool.styles) == {key for key in several if several.count(key) == 2}
         assert pool.styles
+
+
+def test_no_thing_whose_shape_is_asked_in_training_is_asked_about_in_validation(rows, classes, things):
+    shaped = [{**rows[0], "name": name, "object": name} for name in reversed(SHAPE_OF) for _ in range(2)]
+    made = make_pools([*rows, *shaped], classes, things, 4)
+    names = []
+    for pool in made:
+        assert set(pool.shapes) == set(SHAPES) and all(pool.shapes.values())
+        of = {
+            shape: [pool.names[i][0].text.removeprefix("a ") for i in members] for shape, members in pool.shapes.items()
+        }
+        assert all(SHAPE_OF[name] == shape for shape, some in of.items() for name in some)
+        assert all(some.count(name) == 2 for some in of.values() for name in some)
+        names.append({name for some in of.values() for name in some})
+    assert not names[0] & names[1] and names[0] | names[1] == set(SHAPE_OF)
+    assert len(names[1]) / len(SHAPE_OF) == pytest.approx(0.2, abs=0.05)
+
+
+def test_the_truth_is_about_all_scenes(made, things):
+    for pool in made:
+        assert pool.truth.present.shape == (101, 11) and pool.truth.patches.shape == (101, 16)
+        assert pool.truth.number[pool.alike].tolist() == [len(things[i]) - 1 for i in pool.alike]
 
 
 def test_alike_scenes_show_copies_of_one_thing(made, things):

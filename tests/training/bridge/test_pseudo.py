@@ -53,6 +53,25 @@ def test_what_is_sure_enough_is_pushed_no_further(push):
     assert torch.equal(sixth[done], last[done])
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_stopping_early_gives_what_all_steps_give(maps, classifier, monkeypatch, seed):
+    reached = torch.tensor([1, 4, 5, 7])  # classes that are easy to reach
+
+    def pushed(steps):
+        generator = torch.Generator().manual_seed(seed)
+        result = push_towards_classes(maps[reached], CLASSES[reached], *classifier, generator, steps=steps)
+        return *result, generator.get_state()
+
+    faded, early = pushed(0), pushed(40)
+    assert torch.equal(early[2], pushed(20)[2])  # no more was drawn: it had stopped
+    assert not torch.equal(early[0], faded[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "any", lambda self: torch.tensor(True))  # never stop
+        full = pushed(40)
+    assert not torch.equal(early[2], full[2])
+    assert torch.equal(early[0], full[0]) and torch.equal(early[1], full[1])
+
+
 @pytest.mark.parametrize("ceiling", [6.0, 1.0])
 def test_features_stay_in_range(push, ceiling):
     patches, _ = push(ceiling=ceiling)

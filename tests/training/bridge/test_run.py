@@ -84,7 +84,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def config(training_parts, bridge_fields):
     vision, language = map(str, training_parts)
-    stage = Stage(3, {"naming": 2, "photo_naming": 2, "scene": 1}, 1e-3, 1e-4, look=2, warmup=1)
+    stage = Stage(3, 1e-3, 1e-4, {"naming": 2, "photo_naming": 2, "scene": 1}, look=2, warmup=1)
     rename = {"<unused0>": "<image>", "<unused1>": "<|endofchunk|>"}
     return BridgeConfig(vision, language, dict(bridge_fields), [stage], rename, variants=1, scenes=51, dtype="float32")
 
@@ -115,6 +115,7 @@ def test_from_a_configuration_to_an_adapter(world, config, tmp_path):
     assert validation.pictures.tolist() == [0, 50] and validation.scenes.tolist() == [0, 50]
     assert sorted([*train.pictures, *validation.pictures]) == list(range(54))
     assert sorted([*train.scenes, *validation.scenes]) == list(range(51))
+    assert train.truth.patches.shape == (51, 9)  # of the tower's own grid
     assert train.classes.tolist() == [0, 1, 2, 4]  # and no hammer
     assert trainer.run() is True
     notes = json.loads((tmp_path / "run/adapter/adapter.json").read_text())["training"]

@@ -12,10 +12,19 @@ from assistant.errors import AssistantError, MissingExtraError
 from assistant.model.adapter import Adapter, adapter_state, load_adapter
 from training.bridge.config import Stage
 from training.bridge.pools import Pools
-from training.bridge.trainer import EVALUATED, EVALUATION_STEP, BridgeTrainer, hash_seed, learning_rate, stage_at
+from training.bridge.trainer import EVALUATION_STEP, BridgeTrainer, hash_seed, learning_rate, stage_at
 
-FIRST = Stage(5, {"photo_naming": 3, "binding": 1}, 3e-3, 1e-3, form="plain", look=2, warmup=2)
-SECOND = Stage(4, {"naming": 2, "ordinal": 2, "scene": 1}, 1e-3, 1e-4, warmup=0)
+ALONE = Stage(2, 3e-3, 1e-3, look=3, warmup=0)  # without the language model
+FIRST = Stage(5, 3e-3, 1e-3, {"photo_naming": 3, "binding": 1}, form="plain", look=2, warmup=2)
+SECOND = Stage(4, 1e-3, 1e-4, {"naming": 2, "ordinal": 2, "scene": 1}, warmup=0)
+FEW = 8  # lessons and scenes of an evaluation
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Evaluations that are soon over."""
+    monkeypatch.setattr("training.bridge.trainer.EVALUATED", FEW)
+    monkeypatch.setattr("training.bridge.trainer.LOOKED_AT", FEW)
 
 
 def log(folder):
@@ -28,6 +37,17 @@ def weights(trainer):
     return {name: p.detach().clone() for name, p in trainer.trainable.items()}
 
 
+def changed(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def blocks_of(run):
+    """Names of the weights of the gated blocks."""
+    blocks = {name for name in run.trainable if ".gated_cross_attention." in name}
+    assert blocks
+    return blocks
+
+
 def equal(first, second):
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
@@ -36,7 +56,7 @@ def equal(first, second):
 
 
 def test_the_rate_warms_up_and_decays():
-    stage = Stage(12, {"naming": 1}, 1.0, 0.2, warmup=4)
+    stage = Stage(12, 1.0, 0.2, {"naming": 1}, warmup=4)
     rates = [learning_rate(stage, step) for step in range(13)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[8] == pytest.approx(0.6)  # half way down
@@ -99,6 +119,47 @@ def test_a_resumed_run_is_the_uninterrupted_one(trainer, settings, tmp_path, dty
         assert (tmp_path / "whole/adapter" / name).read_bytes() == (tmp_path / "parts/adapter" / name).read_bytes()
 
 
+def test_a_stage_that_only_looks_leaves_the_gated_blocks_alone(trainer, settings, tmp_path):
+    run = trainer(settings(ALONE), tmp_path)
+    before = weights(run)
+    assert run.run() is True
+    after = weights(run)
+    assert changed(before, after) == before.keys() - blocks_of(run)
+    [row] = log(tmp_path)
+    assert {key for key, value in row.items() if value} == {
+        *("step", "learning_rate", "gradient_norm"),
+        *("look/contrastive", "look/scene", "right/look/contrastive", "right/look/scene"),
+    }
+
+
+def test_a_stage_that_freezes_the_resampler_trains_the_gated_blocks_alone(trainer, settings, tmp_path):
+    lessons = {"photo_naming": 3, "scene": 1}
+    run = trainer(settings(ALONE, Stage(2, 3e-3, 1e-3, lessons, freeze_resampler=True)), tmp_path)
+    run.run(stop_after=0)
+    run.run(stop_after=0)
+    before = weights(run)  # the optimizer remembers how the resampler moved
+    assert run.run() is True and run.step == 4
+    assert changed(before, weights(run)) == blocks_of(run)
+    assert float(log(tmp_path)[-1]["loss/contrastive"]) == 0.0
+
+
+def test_a_run_that_starts_with_a_look_resumes_after_every_step(trainer, settings, tmp_path):
+    # The state of the optimizer grows at the second stage, and half of it rests at the third.
+    frozen = dataclasses.replace(FIRST, steps=1, look=0, freeze_resampler=True)
+    stages = ALONE, dataclasses.replace(FIRST, steps=1), frozen
+    config = settings(*stages, log_every=3, evaluate_every=4, checkpoint_every=4)
+    whole = trainer(config, tmp_path / "whole")
+    whole.run()
+    steps = []
+    while not steps or steps[-1] < 4:
+        parts = trainer(config, tmp_path / "parts")
+        assert parts.run(stop_after=0) is (parts.step == 4)
+        steps.append(parts.step)
+    assert steps == [1, 2, 3, 4]
+    assert equal(weights(whole), weights(parts))
+    assert log(tmp_path / "whole") == log(tmp_path / "parts")
+
+
 def test_a_run_depends_on_its_seed(trainer, settings, tmp_path):
     runs = [trainer(settings(seed=seed), tmp_path / str(i)) for i, seed in enumerate((0, 0, 1))]
     for run in runs:
@@ -118,7 +179,7 @@ def test_what_is_logged(trainer, settings, tmp_path):
     told = []
     trainer(settings(), tmp_path).run(lambda *arguments: told.append(arguments))
     assert [(step, steps) for step, steps, _ in told] == [(2, 6), (4, 6), (6, 6)]
-    names = [f"{what}/{kind}" for what in ("loss", "contrastive") for kind in ("naming", "photo_naming")]
+    names = [f"loss/{kind}" for kind in ("naming", "photo_naming", "contrastive")]
     looks = [f"{what}/{kind}" for what in ("right", "swapped") for kind in ("naming", "photo_naming")]
     assert set(told[0][2]) == {*names, "learning_rate", "gradient_norm", "minutes"}
     assert set(told[1][2]) == set(told[2][2]) == set(told[0][2]) | set(looks)
@@ -137,21 +198,47 @@ def test_evaluation_need_not_fall_on_a_logged_step(trainer, settings, tmp_path):
 
 def test_evaluation_looks_at_pictures_that_are_not_trained_on(trainer, settings, tmp_path, monkeypatch):
     run = trainer(settings(), tmp_path)
-    drawn = []
-    draw = run.sampler.draw
+    trained, looked = [], []
+    draw_step, draw = run.sampler.draw_step, run.sampler.draw
+
+    def watch_step(lessons, form, pools, step, process=0):
+        trained.append((run.loss.training, tuple(lessons), form, step, run.pools.index(pools)))
+        return draw_step(lessons, form, pools, step, process)
 
     def watch(kind, form, size, pools, step, process=0):
-        drawn.append((run.loss.training, form, size, step, run.pools.index(pools)))
+        looked.append((run.loss.training, form, size, step, run.pools.index(pools)))
         return draw(kind, form, size, pools, step, process)
 
+    monkeypatch.setattr(run.sampler, "draw_step", watch_step)
     monkeypatch.setattr(run.sampler, "draw", watch)
     monkeypatch.setattr(Pools, "__eq__", object.__eq__)
     run.run()
-    assert {(form, size, step, pool) for training, form, size, step, pool in drawn if training} == {
-        ("chat", 4, step, 0) for step in range(6)
-    }
-    assert {look[1:] for look in drawn if not look[0]} == {("chat", EVALUATED, EVALUATION_STEP, 1)}
+    assert trained == [(True, ("naming", "photo_naming"), "chat", step, 0) for step in range(6)]
+    assert set(looked) == {(False, "chat", FEW, EVALUATION_STEP, 1)}
     assert EVALUATION_STEP > 10**6  # and so draws nothing that is trained on
+
+
+@torch.no_grad()
+def test_evaluation_of_a_look_is_of_scenes_and_names_never_trained_on(trainer, settings, tmp_path):
+    run = trainer(settings(ALONE), tmp_path)
+    run.step = 1
+    scalars = run.evaluate()
+    look = run.sampler.draw_look(FEW, run.pools[1], EVALUATION_STEP)
+    assert len(look.names) == len(look.truth.number) == FEW
+    seen = run.loss.eval().look(look)
+    assert scalars == pytest.approx({f"right/look/{key}": value.item() for key, value in seen.items()})
+    assert set(scalars) == {"right/look/contrastive", "right/look/scene"}
+
+
+@torch.no_grad()
+def test_a_look_hides_no_lesson_in_the_evaluation(trainer, settings, tmp_path):
+    stage = Stage(1, 1e-3, 1e-3, {"naming": 1, "scene": 1})
+    found = []
+    for look in (0, 2):
+        run = trainer(settings(dataclasses.replace(stage, look=look)), tmp_path / str(look))
+        run.step = 1
+        found.append(run.evaluate())
+    assert {key: found[1][key] for key in found[0]} == pytest.approx(found[0])
 
 
 def test_evaluation_changes_nothing_and_repeats_itself(trainer, settings, tmp_path):
@@ -180,7 +267,7 @@ def gradients(trainer, settings, tmp_path):
     """Take one step of a stage without anything random: the trainer, its gradients before clipping, and its scalars."""
 
     def taken(stage, **options):
-        still = {"feature_noise": 0.0, "logit_noise": 0.0, "max_grad_norm": 1e9}
+        still = {"logit_noise": 0.0, "max_grad_norm": 1e9}
         run = trainer(settings(stage, **still, **options), tmp_path)
         for module in run.loss.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -202,19 +289,27 @@ def assert_gradients(run, kept, total):
 
 
 def test_every_answer_of_a_step_weighs_the_same(gradients, pools):
-    stage = Stage(1, {"naming": 3, "rule": 2, "binding": 1}, 1e-3, 1e-3)
-    run, kept, _ = gradients(stage)
-    batches = [run.sampler.draw(kind, "chat", size, pools[0], 0) for kind, size in stage.lessons.items()]
-    answers = [batch.answers for batch in batches]
-    assert answers[0] == 3 and answers[1] >= 4
-    total = sum(count * run.loss(batch).total for count, batch in zip(answers, batches, strict=True)) / sum(answers)
-    assert_gradients(run, kept, total)
+    stage = Stage(1, 1e-3, 1e-3, {"naming": 3, "rule": 2, "binding": 1})
+    run, kept, scalars = gradients(stage)
+    batches = run.sampler.draw_step(stage.lessons, "chat", pools[0], 0)
+    answers = [int(batch.answers.sum()) for batch in batches]
+    assert len(answers) > 1 and sum(answers) >= 3 + 4 + 2
+    losses = [run.loss(batch) for batch in batches]
+    share = [count / sum(answers) for count in answers]
+    assert_gradients(run, kept, sum(part * loss.total for part, loss in zip(share, losses, strict=True)))
+    contrastive = sum(part * loss.contrastive.item() for part, loss in zip(share, losses, strict=True))
+    assert scalars["loss/contrastive"] == pytest.approx(contrastive)
+    for kind in stage.lessons:
+        told = [loss.by_kind[kind] for loss in losses if kind in loss.by_kind]
+        total, number = (sum(some) for some in zip(*told, strict=True))
+        assert scalars[f"loss/{kind}"] == pytest.approx(total / number)
 
 
 def test_a_look_adds_its_weighed_losses(gradients, pools):
-    run, kept, scalars = gradients(Stage(1, {"naming": 3}, 0, 0, look=4), contrastive_weight=0.5, scene_weight=0.25)
+    run, kept, scalars = gradients(Stage(1, 0, 0, {"naming": 3}, look=4), contrastive_weight=0.5, scene_weight=0.25)
     seen = run.loss.look(run.sampler.draw_look(4, pools[0], 0))
-    naming = run.loss(run.sampler.draw("naming", "chat", 3, pools[0], 0))
+    [batch] = run.sampler.draw_step({"naming": 3}, "chat", pools[0], 0)
+    naming = run.loss(batch)
     assert_gradients(run, kept, naming.total + 0.5 * seen["contrastive"] + 0.25 * seen["scene"])
     assert {key: scalars[f"look/{key}"] for key in seen} == pytest.approx({k: v.item() for k, v in seen.items()})
 
@@ -233,9 +328,9 @@ def test_no_more_is_trained_than_the_bridge(trainer, settings, tmp_path):
     run = trainer(settings(), tmp_path)
     before = {name: value.clone() for name, value in run.loss.state_dict().items()}
     run.run()
-    after = run.loss.state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {name for name in run.trainable if not name.startswith("scene_head.")}  # no look in this run
+    assert changed(before, run.loss.state_dict()) == {
+        name for name in run.trainable if not name.startswith("scene_head.")
+    }  # no look in this run
 
 
 # What a run leaves
@@ -303,8 +398,8 @@ def test_the_adapter_is_the_trained_bridge(trainer, settings, assembled, sampler
 
 
 def test_a_run_learns_to_look(trainer, settings, pools, tmp_path):
-    stage = Stage(80, {"naming": 16}, 2e-2, 2e-3, form="plain", warmup=5)
-    run = trainer(settings(stage, log_every=80, checkpoint_every=80), tmp_path)
+    stage = Stage(100, 2e-2, 2e-3, {"naming": 5}, form="plain", warmup=5)
+    run = trainer(settings(stage, logit_noise=0.0, log_every=100, checkpoint_every=100, evaluate_every=100), tmp_path)
     by_heart = dataclasses.replace(pools[0], pictures=np.array([0, 2, 4, 6]))
     run.pools = by_heart, by_heart
     run.step = 1

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.questions import KINDS, LAYOUTS_OF, NUMBERS, ask
+from training.data.questions import KINDS, LAYOUTS_OF, NUMBERS, ask, facts
 from training.data.scenes import COLOURS, LAYOUTS, Thing
 
 
@@ -84,12 +84,17 @@ def test_where_the_answer_is_not_clear_nothing_is_asked(kind, second):
     assert asked(kind, *RED_LEFT, thing("grey", 0.5, 0.5)) == [None] * 40
 
 
-def test_yes_is_as_frequent_as_no_and_both_are_true():
-    found = asked("present", *RED_LEFT, times=400)
+@pytest.mark.parametrize("kind", ["present", "absent"])
+def test_yes_is_as_frequent_as_no_and_both_are_true(kind):
+    found = asked(kind, *RED_LEFT, times=400)
     for question in found:
-        [colour] = [colour for colour in COLOURS if colour in question.question.lower()]
-        assert question.answer == ("yes" if colour in ("red", "blue") else "no")
-        assert " a orange" not in question.question and f" an {colour}" not in question.question.replace("orange", "")
+        words = question.question.lower().strip("?").split()
+        [colour] = set(words) & set(COLOURS)
+        assert (question.answer == "yes") == ((colour in ("red", "blue")) == (kind == "present"))
+        assert bool({"no", "not", "nothing"} & set(words)) == (kind == "absent")
+        before = words[words.index(colour) - 1]
+        assert before in ("an" if colour == "orange" else "a", "something", "no", "nothing")
+    assert len({question.question.lower() for question in found}) > 100
     share = Counter(question.answer for question in found)["yes"] / 400
     assert share == pytest.approx(0.5, abs=0.08)
 
@@ -128,8 +133,9 @@ def test_whatever_is_asked_is_answered_truly(kind, scene, seed):
     elif kind == "quadrant":
         [(x, y)] = [t.centre for t in scene]
         assert question.answer == f"{'top' if y < 0.5 else 'bottom'} {'left' if x < 0.5 else 'right'}"
-    elif kind == "present":
-        assert question.answer == ("yes" if named else "no")
+    elif kind in ("present", "absent"):
+        assert len({*said} & {*COLOURS}) == 1
+        assert question.answer == ("yes" if bool(named) == (kind == "present") else "no")
     else:
         [one, other] = [named[0], next(t for t in scene if t is not named[0])]
         truth = {
@@ -138,6 +144,51 @@ def test_whatever_is_asked_is_answered_truly(kind, scene, seed):
             "size": "bigger" if one.size > other.size else "smaller",
         }
         assert question.answer == truth[kind]
+
+
+def told(*scene):
+    """All facts that are told of a scene, without those of which colours there are."""
+    return {fact for fact in facts(scene, np.random.default_rng(0)) if not fact[0].startswith("Any")}
+
+
+def test_what_is_clear_of_a_scene_is_told():
+    one, other = RED_LEFT
+    assert told(one) == {("Number:", "one"), ("Color:", "red"), ("Red at:", "top left")}
+    assert told(one, thing("red", 0.8, 0.7)) == {("Number:", "two"), ("Color:", "red")}
+    places = {("Left:", "red"), ("Right:", "blue"), ("Top:", "red"), ("Bottom:", "blue")}
+    corners = {("Red at:", "top left"), ("Blue at:", "bottom right")}
+    assert told(one, other) == places | corners
+    assert told(one, thing("blue", 0.25, 0.52, 0.3, "kite")) == {
+        *(("Red at:", "top left"), ("Top:", "red"), ("Bottom:", "blue")),
+        *(("Bigger:", "blue"), ("Smaller:", "red")),
+    }
+    middle = thing("grey", 0.28, 0.6, 0.1, "eel")
+    assert told(one, other, middle) == {
+        *(("Red at:", "top left"), ("Blue at:", "bottom right"), ("Grey at:", "bottom left")),
+        *(("Right:", "blue"), ("Top:", "red")),
+    }
+
+
+@settings(max_examples=300, deadline=None)
+@given(scene=things, seed=st.integers(0, 1000))
+def test_facts_are_true(scene, seed):
+    by_place = [sorted(scene, key=lambda thing, axis=axis: thing.centre[axis]) for axis in (0, 1)]
+    by_size = sorted(scene, key=lambda thing: thing.size)
+    first = {"Left:": by_place[0], "Right:": by_place[0][::-1], "Top:": by_place[1], "Bottom:": by_place[1][::-1]}
+    first |= {"Smaller:": by_size, "Bigger:": by_size[::-1]}
+    for heading, word in facts(tuple(scene), np.random.default_rng(seed)):
+        colour = heading.lower().removeprefix("any ").removesuffix("?").removesuffix(" at:")
+        if heading.startswith("Any"):
+            assert word == ("yes" if colour in {thing.colour for thing in scene} else "no")
+        elif heading in first:
+            assert word == first[heading][0].colour and word != first[heading][1].colour
+        elif heading == "Number:":
+            assert word == NUMBERS[len(scene) - 1] and len({thing.object for thing in scene}) == 1
+        elif heading == "Color:":
+            assert {thing.colour for thing in scene} == {word}
+        else:
+            [(x, y)] = [thing.centre for thing in scene if thing.colour == colour]
+            assert word == f"{'top' if y < 0.5 else 'bottom'} {'left' if x < 0.5 else 'right'}"
 
 
 def test_every_kind_has_scenes_that_it_fits():

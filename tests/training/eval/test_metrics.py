@@ -69,6 +69,9 @@ def test_a_name_is_taken_from_the_answer_where_nothing_else_is_accepted():
         ("Three", "3", True),
         ("3", "three", True),
         ("the top left", "Top-left", True),
+        ("Gray.", "grey", True),
+        ("a grey color", "gray colour", True),
+        ("greyish", "grey", False),
         ("top", "top left", False),
         ("", "yes", False),
     ],
@@ -99,6 +102,12 @@ def test_a_choice_within_a_longer_one_is_no_vote():
     assert one_of("At the top left.", question)
     assert not one_of("left", question)
     assert not one_of("At the top left, on the right", question)
+
+
+@pytest.mark.parametrize(("said", "wanted"), [("It is gray.", "grey"), ("It is grey.", "gray"), ("Grey gray", "grey")])
+def test_gray_is_grey_among_choices(said, wanted):
+    assert one_of(said, asked(wanted, "red", wanted))
+    assert not one_of(said, asked("red", "red", wanted))
 
 
 @given(st.lists(WORDS, min_size=2, max_size=5, unique=True), st.integers(0, 4))

@@ -38,10 +38,15 @@ def test_settings_that_make_no_sense_are_refused(changes, says):
         settings(**changes)
 
 
-def test_a_limit_is_spread_over_the_list():
-    numbers = [Item(Example(str(i), (), "?", "a")) for i in range(10)]
-    assert [item.query.id for item in spread(numbers, 4)] == ["0", "2", "5", "7"]
-    assert spread(numbers, None) == spread(numbers, 50) == numbers
+def test_a_limit_draws_the_same_items_every_time_and_favours_no_kind():
+    kinds = ("count", "colour", "place", "size")
+    items = [Item(Example(str(i), (), "?", "a", kind=kinds[i % 4])) for i in range(400)]
+    some = spread(items, 100)
+    assert spread(items, 100) == some and [item.query.id for item in some] == sorted(
+        (i.query.id for i in some), key=int
+    )
+    assert min(Counter(item.query.kind for item in some).values()) >= 15
+    assert spread(items, None) == spread(items, 500) == items
 
 
 def test_the_plan_asks_everything_once(items):
