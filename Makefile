@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install ui demo test test-all core-imports check format bench constraints clean
+.PHONY: help install ui demo test test-all core-imports check format bench ruler constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,7 +28,7 @@ demo: $(STAMP) ## ask the default model about the bundled photograph
 	$(BIN)/assistant ask assistant/assets/demo.jpg -q "What is in the picture?"
 
 test: $(STAMP) ## the fast tests
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network and not browser"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu and not network and not browser"
 
 test-all: $(STAMP) ## every test that this machine can run
 	$(BIN)/python -m pytest
@@ -48,6 +48,9 @@ format: $(STAMP) ## format, and mend what the linter can mend
 
 bench: $(STAMP) ## load, first token, tokens a second and peak memory of the default model
 	$(BIN)/python benchmarks/default.py
+
+ruler: $(STAMP) ## the figures of the model card: every task of `assistant eval`, test sets (an hour)
+	$(BIN)/python benchmarks/ruler.py --set test
 
 constraints: ## write constraints.txt from what .venv holds
 	$(BIN)/python .ci/constraints.py > constraints.new && mv constraints.new constraints.txt
