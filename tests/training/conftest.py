@@ -172,12 +172,12 @@ def pools() -> tuple[Any, Any]:
     Every object has two styles, its first row of the one and its second of the other. Scenes show, in turn, one thing,
     copies of one, two things and three.
     """
-    from training.bridge.pools import Name, Pools
+    from training.bridge.pools import Pools
     from training.bridge.sight import truth_of
     from training.data.scenes import COLOURS, Thing
 
-    names = [[Name(name)] for name in OBJECTS for _ in range(2)]
-    class_names = [[Name(name), Name(f"a {word}")] for word, members in FAMILIES.items() for name in members]
+    names = [[name] for name in OBJECTS for _ in range(2)]
+    class_names = [[name, f"a {word}"] for word, members in FAMILIES.items() for name in members]
     class_names.insert(HELD, [])
     numbers = [i for i in range(len(class_names)) if i != HELD]
     families = {word: numbers[3 * i : 3 * i + 3] for i, word in enumerate(FAMILIES)}
@@ -202,7 +202,7 @@ def pools() -> tuple[Any, Any]:
         rows = np.array([row for i in objects for row in (2 * i, 2 * i + 1)])
         styles = {OBJECTS[i]: {"line": [2 * i], "flat": [2 * i + 1]} for i in objects}
         shapes = {
-            shape: [row for row in rows.tolist() if names[row][0].text in shaped.split("/")]
+            shape: [row for row in rows.tolist() if names[row][0] in shaped.split("/")]
             for shape, shaped in SHAPED.items()
         }
         made.append(Pools(names, rows, styles, shapes, class_names, families, things, truth, np.array(scenes)))
@@ -215,7 +215,8 @@ def sampler(processor, cache, scene_cache, classifier) -> Callable[..., Any]:
     from training.bridge.samples import Sampler
 
     def made(seed: int = 0, patch_dropout: float = 0.0) -> Any:
-        return Sampler(processor, cache, scene_cache, classifier, seed, patch_dropout)
+        mean = cache.statistics(np.random.default_rng(0))[0]
+        return Sampler(processor, cache, scene_cache, mean, classifier, seed, patch_dropout)
 
     return made
 

@@ -3,6 +3,7 @@
 Kinds of lessons, each a function of pools and a random generator:
     naming, photo_naming   what a drawing or a pseudo-photograph shows
     scene                  up to four questions about one composed scene, in turn
+    relation               up to four questions where the two things of a scene are and which is bigger
     fact                   up to five facts about a scene, each after a word or two: a third of a question's tokens
     shape                  up to four questions about the outline of a thing that is round, square or three-cornered
     check                  is this a ...? The right name, or another one
@@ -23,13 +24,25 @@ import numpy as np
 
 from training.data import questions
 from training.data.made_up import made_up_name
+from training.data.names import sentence, with_article
 from training.data.scenes import COLOURS, Thing
 from training.data.shapes import SHAPES
 
 from .pools import Pools, Shown
 
 LessonKind = Literal[
-    "naming", "photo_naming", "scene", "fact", "shape", "check", "binding", "family", "rule", "format", "ordinal"
+    "naming",
+    "photo_naming",
+    "scene",
+    "fact",
+    "shape",
+    "check",
+    "binding",
+    "family",
+    "rule",
+    "format",
+    "ordinal",
+    "relation",
 ]
 LESSON_KINDS: tuple[LessonKind, ...] = get_args(LessonKind)
 
@@ -70,11 +83,6 @@ def draw_lesson(kind: LessonKind, pools: Pools, rng: np.random.Generator) -> Les
     return _MAKERS[kind](pools, rng)
 
 
-def sentence(answer: str) -> str:
-    """``"a lion"`` -> ``"A lion."``."""
-    return f"{answer[0].upper()}{answer[1:]}."
-
-
 def _one_of(rng: np.random.Generator, *options: str) -> str:
     return options[int(rng.integers(len(options)))]
 
@@ -97,7 +105,7 @@ def _scene(pools: Pools, rng: np.random.Generator) -> Lesson:
     for kind in kinds:
         if kind == "name" and len({thing.object for thing in things}) == 1:
             question = _one_of(rng, "What is it?", *NAMING_QUESTIONS)
-            answer = _thing_name(things)
+            answer = sentence(with_article(things[0].article, things[0].name))
         elif kind != "name" and (asked := questions.ask(kind, things, rng)):  # type: ignore[arg-type]
             question, answer = asked.question, sentence(asked.answer)
         else:
@@ -109,6 +117,19 @@ def _scene(pools: Pools, rng: np.random.Generator) -> Lesson:
 
 
 _QUESTIONS = 4  # about one picture
+
+
+def _relation(pools: Pools, rng: np.random.Generator) -> Lesson:
+    row = int(rng.choice(pools.pairs))
+    turns: Lesson = []
+    for kind in rng.permutation(_RELATIONS):
+        asked = questions.ask(kind, pools.things[row], rng)
+        if asked and asked.question not in {turn.question for turn in turns} and len(turns) < _QUESTIONS:
+            turns.append(Turn(() if turns else (Shown("scene", row),), asked.question, sentence(asked.answer)))
+    return _typed(turns, rng)
+
+
+_RELATIONS: tuple[questions.Kind, ...] = ("quadrant", "left_right", "left_right", "above_below", "above_below", "size")
 
 
 def _typed(turns: Lesson, rng: np.random.Generator) -> Lesson:
@@ -159,7 +180,7 @@ def _shape(pools: Pools, rng: np.random.Generator) -> Lesson:
 
 def _check(pools: Pools, rng: np.random.Generator) -> Lesson:
     shown, other = (pools.any_photo(rng) if rng.random() < 0.5 else pools.any_picture(rng) for _ in range(2))
-    words = {word for name in pools.names_of(shown) for word in _bare(name.text).split()}
+    words = {word for name in pools.names_of(shown) for word in _bare(name).split()}
     asked = [shown.name] if words & set(_bare(other.name).split()) else [shown.name, other.name]
     turns: Lesson = []
     for position in rng.permutation(len(asked)):
@@ -179,11 +200,6 @@ def _fact(pools: Pools, rng: np.random.Generator) -> Lesson:
 
 
 _FACTS = 5  # about one picture
-
-
-def _thing_name(things: tuple[Thing, ...]) -> str:
-    thing = things[0]
-    return sentence(f"{thing.article} {thing.name}".strip())
 
 
 def _episode(
@@ -228,9 +244,9 @@ def _binding(pools: Pools, rng: np.random.Generator) -> Lesson:
         examples, queries = [], []
         for key in objects:
             styles = [str(style) for style in rng.permutation(sorted(pools.styles[key]))]
-            rows = [row for style in styles[1:2] for row in pools.styles[key][style]]
-            examples.append([pools.picture(rng.choice(rows), rng) for _ in range(each)])
-            queries.append(pools.picture(rng.choice(pools.styles[key][styles[0]]), rng))
+            asked, shown = (pools.styles[key][style] for style in styles[:2])
+            examples.append([pools.picture(rng.choice(shown), rng) for _ in range(each)])
+            queries.append(pools.picture(rng.choice(asked), rng))
     return _episode(examples, queries, _one_of(rng, *_BINDING_QUESTIONS), _one_of(rng, *_ANSWERS), rng)
 
 
@@ -347,6 +363,7 @@ _MAKERS: dict[LessonKind, Callable[[Pools, np.random.Generator], Lesson]] = {
     "naming": _naming,
     "photo_naming": _photo_naming,
     "scene": _scene,
+    "relation": _relation,
     "fact": _fact,
     "shape": _shape,
     "check": _check,

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from training.data import questions
 from training.data.imagenet import ImageNetClass
-from training.data.names import indefinite
+from training.data.names import indefinite, with_article
 from training.data.scenes import Thing
 from training.data.shapes import SHAPE_OF
 
@@ -16,14 +17,6 @@ from .sight import Truth, truth_of
 
 VALIDATION_SHARE = 50  # one object and one scene in so many is only looked at
 SHAPES_HELD = 5  # and of one name in so many the shape is never asked in training
-
-
-@dataclass(frozen=True)
-class Name:
-    """A way to name something, with its article, and how often it is used beside others."""
-
-    text: str
-    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ class Pools:
     """Pictures that lessons may show.
 
     Attributes:
-        names: ways to name each picture, by its row.
+        names: ways to name each picture, with an article, by its row.
         pictures: rows that may be drawn.
         styles: rows by object and drawing style, of objects with two styles or more.
         shapes: rows by the plain shape that the drawn thing has; those of validation are trained on by name.
@@ -56,23 +49,28 @@ class Pools:
         things: what is in each scene, by its row.
         truth: about every scene, by its row.
         scenes: rows that may be drawn.
+        classes: that have a name.
+        alike: scenes whose things are all alike.
+        pairs: scenes of two things of which one is clearly left of, right of, above or below the other.
     """
 
-    names: Sequence[Sequence[Name]]
+    names: Sequence[Sequence[str]]
     pictures: np.ndarray
     styles: dict[str, dict[str, list[int]]]
     shapes: dict[str, list[int]]
-    class_names: Sequence[Sequence[Name]]
+    class_names: Sequence[Sequence[str]]
     families: dict[str, list[int]]
     things: Sequence[tuple[Thing, ...]]
     truth: Truth
     scenes: np.ndarray
     classes: np.ndarray = field(init=False)
     alike: np.ndarray = field(init=False)
+    pairs: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.classes = np.array([i for i, names in enumerate(self.class_names) if names])
         self.alike = np.array([i for i in self.scenes if len({thing.object for thing in self.things[i]}) == 1])
+        self.pairs = np.array([i for i in self.scenes if questions.apart(self.things[i])])
 
     def picture(self, row: int, rng: np.random.Generator) -> Shown:
         """A drawing by its row."""
@@ -82,7 +80,7 @@ class Pools:
         """A pseudo-photograph by its class."""
         return Shown("photo", int(index), pick(self.class_names[index], rng))
 
-    def names_of(self, shown: Shown) -> Sequence[Name]:
+    def names_of(self, shown: Shown) -> Sequence[str]:
         """Every way to name a drawing or a pseudo-photograph."""
         return (self.class_names if shown.source == "photo" else self.names)[shown.row]
 
@@ -107,7 +105,7 @@ def make_pools(
         things: of every scene.
         side: of the map of patches of a picture.
     """
-    names = [[Name(with_article(row["article"], row["name"]))] for row in rows]
+    names = [[with_article(row["article"], row["name"])] for row in rows]
     class_names = [names_of_class(item) for item in classes]
     families: dict[str, list[int]] = defaultdict(list)
     for item in classes:
@@ -133,12 +131,7 @@ def make_pools(
     return pools[0], pools[1]
 
 
-def with_article(article: str, name: str) -> str:
-    """``"a"`` and ``"lion"`` -> ``"a lion"``; names without an article stay bare."""
-    return f"{article} {name}".strip()
-
-
-def names_of_class(item: ImageNetClass) -> list[Name]:
+def names_of_class(item: ImageNetClass) -> list[str]:
     """Ways to name a class: its name and, as often, the everyday word above it.
 
     A tower that is unsure between neighbours is unsure about the name and sure of the word above them, so a model
@@ -147,15 +140,12 @@ def names_of_class(item: ImageNetClass) -> list[Name]:
     """
     if item.heldout:
         return []
-    names = [Name(with_article(item.article, item.name))]
+    names = [with_article(item.article, item.name)]
     if item.coarse and item.coarse not in item.name:
-        names.append(Name(with_article(indefinite(item.coarse), item.coarse)))
+        names.append(with_article(indefinite(item.coarse), item.coarse))
     return names
 
 
-def pick(names: Sequence[Name], rng: np.random.Generator) -> str:
-    """One of several names, by their shares."""
-    if len(names) == 1:
-        return names[0].text
-    shares = np.array([name.share for name in names])
-    return names[int(rng.choice(len(names), p=shares / shares.sum()))].text
+def pick(names: Sequence[str], rng: np.random.Generator) -> str:
+    """One of several names, each as often as the others."""
+    return names[int(rng.random() * len(names))] if len(names) > 1 else names[0]

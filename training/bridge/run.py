@@ -23,7 +23,7 @@ from training.data.imagenet import ImageNetClass, imagenet_classes
 from training.data.training_scenes import training_scenes
 
 from .config import BridgeConfig
-from .features import FeatureCache, cache_features
+from .features import cache_features
 from .loss import BridgeLoss
 from .pools import make_pools
 from .samples import Sampler
@@ -66,8 +66,9 @@ def prepare(config: BridgeConfig, folder: Path, report: Report | None = None) ->
     scene_files = [file for file, _ in scenes]
     shown = cache_features(model.model, scene_files, 1, caches, augment=False, seed=config.seed, progress=report)
     classes = imagenet_classes()
-    initialise(model, pictures, classes, processor.tokenizer, config.seed)
-    sampler = Sampler(processor, pictures, shown, classifier(model), config.seed, config.patch_dropout)
+    mean, std = pictures.statistics(np.random.default_rng(config.seed))
+    initialise(model, mean, std, classes, processor.tokenizer)
+    sampler = Sampler(processor, pictures, shown, mean, classifier(model), config.seed, config.patch_dropout)
     side = math.isqrt(shown.patches.shape[2])
     pools = make_pools(rows, classes, [things for _, things in scenes], side)
     loss = BridgeLoss(model, config.contrastive_weight, config.logit_noise)
@@ -91,15 +92,15 @@ def classifier(model: FlamingoForConditionalGeneration) -> tuple[Tensor, Tensor]
 @torch.no_grad()
 def initialise(
     model: FlamingoForConditionalGeneration,
-    cache: FeatureCache,
+    mean: Tensor,
+    std: Tensor,
     classes: list[ImageNetClass],
     tokenizer: PreTrainedTokenizerBase,
-    seed: int,
 ) -> None:
-    """Start from what is known: feature statistics, and class tokens that are the words of the class names."""
+    """Start from what is known: mean and deviation of features, two of [Dv], and class tokens that are the words of the
+    class names."""
     resampler = model.model.resampler
     if resampler.standardise:
-        mean, std = cache.statistics(np.random.default_rng(seed))
         resampler.feature_mean.copy_(mean)
         resampler.feature_std.copy_(std)
     if resampler.class_embedding is not None:

@@ -82,6 +82,7 @@ class Sampler:
     Args:
         processor: of the model that learns.
         pictures, scenes: features.
+        mean_patch: [Dv], the mean of all features.
         classifier: weight [C, width] and bias [C] of the tower's classifier.
         seed: of all drawing.
         patch_dropout: share of pseudo-photographs of which only the class logits are shown: of a pushed map, the map is
@@ -93,6 +94,7 @@ class Sampler:
         processor: FlamingoProcessor,
         pictures: FeatureCache,
         scenes: FeatureCache,
+        mean_patch: Tensor,
         classifier: tuple[Tensor, Tensor],
         seed: int,
         patch_dropout: float = 0.0,
@@ -102,7 +104,7 @@ class Sampler:
         self.classifier = classifier
         self.seed = seed
         self.patch_dropout = patch_dropout
-        self.mean_patch = pictures.statistics(np.random.default_rng(seed))[0].half()
+        self.mean_patch = mean_patch.half()
         self.chat = _chat_pieces(processor)
 
     def draw(self, kind: LessonKind, form: Form, size: int, pools: Pools, step: int, process: int = 0) -> Batch:

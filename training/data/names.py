@@ -96,3 +96,13 @@ def indefinite(name: str) -> str:
     if re.match(r"(hour|honest|heir|x-|lcd|sos|suv)", first):
         return "an"
     return "an" if first[:1] in "aeiou" or first.startswith("8") else "a"
+
+
+def with_article(article: str, name: str) -> str:
+    """``"a"`` and ``"lion"`` -> ``"a lion"``; names without an article stay bare."""
+    return f"{article} {name}".strip()
+
+
+def sentence(answer: str) -> str:
+    """``"a lion"`` -> ``"A lion."``."""
+    return f"{answer[0].upper()}{answer[1:]}."

@@ -75,97 +75,145 @@ def _colour(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None
 
 
 def _quadrant(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
-    x, y = things[0].centre
-    if len(things) > 1 or min(abs(x - 0.5), abs(y - 0.5)) < _CLEAR / 2:
+    if len({thing.colour for thing in things}) < len(things):
         return None
-    question = _pick(rng, "Where is it?", "In which corner is it?", "In which part of the picture is the object?")
-    return Asked("quadrant", question, QUADRANTS[int(x > 0.5) + 2 * int(y > 0.5)], QUADRANTS)
+    thing = things[int(rng.integers(len(things)))] if len(things) > 1 else things[0]
+    if not _is_in_a_quadrant(thing):
+        return None
+    if len(things) > 1:
+        one = f"the {thing.colour} one"
+        question = _pick(
+            rng, f"Where is {one}?", f"In which corner is {one}?", f"In which part of the picture is {one}?"
+        )
+    else:
+        question = _pick(rng, "Where is it?", "In which corner is it?", "In which part of the picture is the object?")
+    return Asked("quadrant", question, _quadrant_of(thing), QUADRANTS)
+
+
+def _is_in_a_quadrant(thing: Thing) -> bool:
+    """Whether it is clearly in one."""
+    return min(abs(place - 0.5) for place in thing.centre) >= _CLEAR / 2
+
+
+def _quadrant_of(thing: Thing) -> str:
+    x, y = thing.centre
+    return QUADRANTS[int(x > 0.5) + 2 * int(y > 0.5)]
 
 
 def _two(things: tuple[Thing, ...], rng: np.random.Generator) -> tuple[Thing, Thing] | None:
     """Two things of different colour, in random order."""
-    if len(things) != 2 or things[0].colour == things[1].colour:
+    if not _is_pair(things):
         return None
     first = int(rng.integers(2))
     return things[first], things[1 - first]
 
 
-def _left_right(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
-    pair = _two(things, rng)
-    if pair is None or abs(pair[0].centre[0] - pair[1].centre[0]) < _CLEAR:
-        return None
-    one, other = pair
-    question = _pick(
-        rng,
-        f"Is the {one.colour} one left or right of the {other.colour} one?",
-        f"Is the {one.colour} one on the left or on the right?",
+def apart(things: tuple[Thing, ...]) -> bool:
+    """Whether a scene is of two things of different colour that are clearly apart on at least one axis."""
+    return (
+        _is_pair(things) and max(abs(a - b) for a, b in zip(things[0].centre, things[1].centre, strict=True)) >= _CLEAR
     )
-    return Asked("left_right", question, "left" if one.centre[0] < other.centre[0] else "right", ("left", "right"))
+
+
+def _is_pair(things: tuple[Thing, ...]) -> bool:
+    return len(things) == 2 and things[0].colour != things[1].colour
+
+
+_COMPARED: dict[Kind, tuple[str, str, str]] = {
+    "left_right": ("left", "right", "left or right of"),
+    "above_below": ("above", "below", "above or below"),
+    "size": ("bigger", "smaller", "bigger or smaller than"),
+}
+"""The two answers to a comparison of two things, and how it is asked."""
+
+
+def _comparison(kind: Kind, one: Thing, other: Thing) -> str | None:
+    """How ``one`` compares with ``other``, or ``None`` where that is not clear."""
+    if kind == "size":
+        clear, first = max(one.size / other.size, other.size / one.size) > 1.4, one.size > other.size
+    else:
+        axis = 0 if kind == "left_right" else 1
+        gap = one.centre[axis] - other.centre[axis]
+        clear, first = abs(gap) >= _CLEAR, gap < 0
+    return _COMPARED[kind][0 if first else 1] if clear else None
+
+
+def _left_right(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
+    return _compare("left_right", things, rng, "Is the {} one on the left or on the right?")
 
 
 def _above_below(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
+    return _compare("above_below", things, rng)
+
+
+def _size(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
+    return _compare("size", things, rng)
+
+
+def _compare(kind: Kind, things: tuple[Thing, ...], rng: np.random.Generator, *others: str) -> Asked | None:
+    """A comparison of two things, asked in one way or in ``others``."""
     pair = _two(things, rng)
-    if pair is None or abs(pair[0].centre[1] - pair[1].centre[1]) < _CLEAR:
+    answer = _comparison(kind, *pair) if pair else None
+    if not pair or not answer:
         return None
-    one, other = pair
-    question = f"Is the {one.colour} one above or below the {other.colour} one?"
-    return Asked("above_below", question, "above" if one.centre[1] < other.centre[1] else "below", ("above", "below"))
+    first, second, asked = _COMPARED[kind]
+    phrase = f"Is the {{}} one {asked} the {{}} one?"
+    phrase = _pick(rng, phrase, *others) if others else phrase
+    return Asked(kind, phrase.format(*(thing.colour for thing in pair)), answer, (first, second))
 
 
-def _some_colour(things: tuple[Thing, ...], rng: np.random.Generator) -> tuple[str, str, bool]:
-    """A colour, the same with its article, and whether something has it, as often as not."""
+def _some_colour(things: tuple[Thing, ...], rng: np.random.Generator) -> tuple[str, bool]:
+    """A colour, and whether something has it, as often as not."""
     shown = sorted({thing.colour for thing in things})
     there = bool(rng.random() < 0.5)
     colour = str(rng.choice(shown if there else sorted(set(COLOURS) - set(shown))))
-    return colour, f"{'an' if colour == 'orange' else 'a'} {colour}", there
+    return colour, there
+
+
+_PRESENT = (
+    "Is there {one} {noun}?",
+    "Is there something {colour} in the picture?",
+    "Does the picture show {one} {noun}?",
+    "Does the image contain {one} {noun}?",
+    "Is {one} {noun} present?",
+)
+_ABSENT = (
+    "Is there no {colour} {noun}?",
+    "Is there not {one} {noun} in the picture?",
+    "Is nothing {colour} in the picture?",
+    "Does the image not contain {one} {noun}?",
+    "Is no {colour} {noun} present?",
+)
 
 
 def _present(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
-    colour, one, there = _some_colour(things, rng)
-    noun = _pick(rng, "object", "object", "thing", "shape")
-    question = _pick(
-        rng,
-        f"Is there {one} {noun}?",
-        f"Is there something {colour} in the picture?",
-        f"Does the picture show {one} {noun}?",
-        f"Does the image contain {one} {noun}?",
-        f"Is {one} {noun} present?",
-    )
+    question, there = _about_some_colour(_PRESENT, things, rng)
     return Asked("present", question, "yes" if there else "no", ("yes", "no"))
 
 
 def _absent(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
-    colour, one, there = _some_colour(things, rng)
-    noun = _pick(rng, "object", "object", "thing", "shape")
-    question = _pick(
-        rng,
-        f"Is there no {colour} {noun}?",
-        f"Is there not {one} {noun} in the picture?",
-        f"Is nothing {colour} in the picture?",
-        f"Does the image not contain {one} {noun}?",
-        f"Is no {colour} {noun} present?",
-    )
+    question, there = _about_some_colour(_ABSENT, things, rng)
     return Asked("absent", question, "no" if there else "yes", ("yes", "no"))
 
 
-def _size(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
-    pair = _two(things, rng)
-    if pair is None or not max(pair[0].size / pair[1].size, pair[1].size / pair[0].size) > 1.4:
-        return None
-    one, other = pair
-    question = f"Is the {one.colour} one bigger or smaller than the {other.colour} one?"
-    return Asked("size", question, "bigger" if one.size > other.size else "smaller", ("bigger", "smaller"))
+def _about_some_colour(
+    phrases: tuple[str, ...], things: tuple[Thing, ...], rng: np.random.Generator
+) -> tuple[str, bool]:
+    colour, there = _some_colour(things, rng)
+    noun = _pick(rng, "object", "object", "thing", "shape")
+    one = f"{'an' if colour == 'orange' else 'a'} {colour}"
+    return _pick(rng, *phrases).format(colour=colour, one=one, noun=noun), there
 
 
 def facts(things: tuple[Thing, ...], rng: np.random.Generator) -> list[tuple[str, str]]:
     """What is true of a scene, as pairs of a heading and one or two words: ``("Left:", "red")``.
 
-    Only what is clear: of things that are alike number and colour, of others which colour is where and which is bigger;
-    and of two colours whether they are there.
+    Only what is clear: of things that are alike number and colour, of others which colour is where and which is bigger,
+    and how two compare; and of two colours whether they are there.
     """
     found = []
     for _ in range(2):
-        colour, _, there = _some_colour(things, rng)
+        colour, there = _some_colour(things, rng)
         found.append((f"Any {colour}?", "yes" if there else "no"))
     if len({thing.object for thing in things}) == 1:
         found.append(("Number:", NUMBERS[len(things) - 1]))
@@ -175,18 +223,22 @@ def facts(things: tuple[Thing, ...], rng: np.random.Generator) -> list[tuple[str
     if len(set(colours)) < len(things):
         return found
     for thing in things:
-        x, y = thing.centre
-        if min(abs(x - 0.5), abs(y - 0.5)) >= _CLEAR / 2:
-            found.append((f"{thing.colour.capitalize()} at:", QUADRANTS[int(x > 0.5) + 2 * int(y > 0.5)]))
-    for axis, headings in enumerate((("Left:", "Right:"), ("Top:", "Bottom:"))):
+        if _is_in_a_quadrant(thing):
+            found.append((f"{thing.colour.capitalize()} at:", _quadrant_of(thing)))
+    axes = (("Left:", "Right:"), ("Top:", "Bottom:")) if len(things) > 1 else ()
+    for axis, headings in enumerate(axes):
         ordered = sorted(things, key=lambda thing: thing.centre[axis])
-        if len(things) > 1 and ordered[1].centre[axis] - ordered[0].centre[axis] >= _CLEAR:
+        if ordered[1].centre[axis] - ordered[0].centre[axis] >= _CLEAR:
             found.append((headings[0], ordered[0].colour))
-        if len(things) > 1 and ordered[-1].centre[axis] - ordered[-2].centre[axis] >= _CLEAR:
+        if ordered[-1].centre[axis] - ordered[-2].centre[axis] >= _CLEAR:
             found.append((headings[1], ordered[-1].colour))
     small, large = min(things, key=lambda thing: thing.size), max(things, key=lambda thing: thing.size)
     if len(things) == 2 and large.size > 1.4 * small.size:
         found += [("Bigger:", large.colour), ("Smaller:", small.colour)]
+    if pair := _two(things, rng):
+        for kind, (*_, asked) in _COMPARED.items():
+            if answer := _comparison(kind, *pair):
+                found.append((f"{pair[0].colour.capitalize()} {asked} {pair[1].colour}:", answer))
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from training.data.build import build
-from training.data.names import article
+from training.data.names import article, sentence, with_article
 from training.eval.items import Example, Item, leave_one_out
 
 QUESTION = "What is in the picture?"
@@ -20,13 +20,13 @@ def naming(
         rows = [json.loads(line) for line in lines]
     return leave_one_out(
         [
-            Example(row["id"], (folder / row["file"],), QUESTION, _sentence(row["noun"]), tuple(row["accept"]))
+            Example(
+                row["id"],
+                (folder / row["file"],),
+                QUESTION,
+                sentence(with_article(article(row["noun"]), row["noun"])),
+                tuple(row["accept"]),
+            )
             for row in rows
         ]
     )
-
-
-def _sentence(noun: str) -> str:
-    """``"cow"`` -> ``"A cow."``"""
-    name = f"{article(noun)} {noun}".strip()
-    return name[0].upper() + name[1:] + "."

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.bridge.pools import Name, Shown, make_pools, names_of_class, pick, with_article
+from training.bridge.pools import Shown, make_pools, names_of_class, pick
 from training.bridge.run import training_rows
 from training.data.imagenet import ImageNetClass
 from training.data.scenes import Thing
@@ -80,9 +80,7 @@ def test_no_thing_whose_shape_is_asked_in_training_is_asked_about_in_validation(
     names = []
     for pool in made:
         assert set(pool.shapes) == set(SHAPES) and all(pool.shapes.values())
-        of = {
-            shape: [pool.names[i][0].text.removeprefix("a ") for i in members] for shape, members in pool.shapes.items()
-        }
+        of = {shape: [pool.names[i][0].removeprefix("a ") for i in members] for shape, members in pool.shapes.items()}
         assert all(SHAPE_OF[name] == shape for shape, some in of.items() for name in some)
         assert all(some.count(name) == 2 for some in of.values() for name in some)
         names.append({name for some in of.values() for name in some})
@@ -112,7 +110,7 @@ def test_held_out_objects_are_neither_shown_nor_named(made, classes, tmp_path):
     for pool in made:
         assert held and not set(held) & set(pool.classes)
         assert not set(held) & {member for members in pool.families.values() for member in members}
-        assert "hammer" not in " ".join(name.text for names in pool.class_names for name in names)
+        assert "hammer" not in " ".join(name for names in pool.class_names for name in names)
     index = (
         '{"name": "cat", "heldout": false}\n{"name": "hammer", "heldout": true}\n{"name": "dog", "heldout": false}\n'
     )
@@ -125,33 +123,28 @@ def test_what_is_drawn_is_of_the_pool_and_named_so(made):
     for pool in made:
         drawn = [pool.any_picture(rng) for _ in range(300)]
         assert {shown.row for shown in drawn} <= set(pool.pictures.tolist())
-        assert all(shown.name == pool.names[shown.row][0].text and shown.source == "picture" for shown in drawn)
+        assert all(shown.name == pool.names[shown.row][0] and shown.source == "picture" for shown in drawn)
         assert len({shown.row for shown in drawn}) > min(60, len(pool.pictures) - 1)
         photos = [pool.any_photo(rng) for _ in range(300)]
         assert {shown.row for shown in photos} == set(pool.classes.tolist())
-        assert all(shown.name in [n.text for n in pool.class_names[shown.row]] for shown in photos)
+        assert all(shown.name in pool.class_names[shown.row] for shown in photos)
         assert {shown.source for shown in photos} == {"photo"}
     assert made[0].picture(8, rng) == Shown("picture", 8, "a thing 6")
-    assert "an thing 7" in {pool.names[i][0].text for pool in made for i in pool.pictures}
-
-
-def test_names_carry_their_article():
-    assert with_article("an", "owl") == "an owl"
-    assert with_article("", "fireworks") == "fireworks"
+    assert "an thing 7" in {pool.names[i][0] for pool in made for i in pool.pictures}
 
 
 def test_a_class_is_also_called_by_the_word_above_it(classes):
     lion, barn = map(names_of_class, classes[:2])
-    assert [(name.text, name.share) for name in lion] == [("a lion", 1.0), ("a cat", 1.0)]
-    assert [name.text for name in barn] == ["a barn"]
+    assert lion == ["a lion", "a cat"]
+    assert barn == ["a barn"]
     owl = ImageNetClass(0, "great grey owl", "a", (), "", "owl", False)
-    assert [name.text for name in names_of_class(owl)] == ["a great grey owl"]  # says it already
-    assert names_of_class(ImageNetClass(0, "robin", "a", (), "", "animal", False))[1].text == "an animal"
+    assert names_of_class(owl) == ["a great grey owl"]  # says it already
+    assert names_of_class(ImageNetClass(0, "robin", "a", (), "", "animal", False))[1] == "an animal"
     assert names_of_class(classes[10]) == []  # the hammer
 
 
-def test_names_are_picked_by_their_shares():
+def test_every_name_is_picked_as_often_as_the_others():
     rng = np.random.default_rng(0)
-    drawn = [pick([Name("one"), Name("other", 0.6)], rng) for _ in range(4000)]
-    assert drawn.count("one") / 4000 == pytest.approx(1 / 1.6, abs=0.03)
-    assert pick([Name("alone", 0.1)], rng) == "alone"
+    drawn = [pick(["one", "two", "three"], rng) for _ in range(4000)]
+    assert [drawn.count(name) / 4000 for name in ("one", "two", "three")] == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert pick(["alone"], rng) == "alone"

@@ -82,6 +82,11 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
+def statistics(cache):
+    return cache.statistics(np.random.default_rng(0))
+
+
+@pytest.fixture
 def config(training_parts, bridge_fields):
     vision, language = map(str, training_parts)
     stage = Stage(3, 1e-3, 1e-4, {"naming": 2, "photo_naming": 2, "scene": 1}, look=2, warmup=1)
@@ -111,7 +116,7 @@ def test_from_a_configuration_to_an_adapter(world, config, tmp_path):
     assert ("features", 54, 54) in reports and reports[-1] == ("features", 51, 51)
     train, validation = trainer.pools
     assert len(train.names) == 54
-    assert [names[0].text for names in train.names][6:8] == ["a thing 6", "a thing 8"]
+    assert [names[0] for names in train.names][6:8] == ["a thing 6", "a thing 8"]
     assert validation.pictures.tolist() == [0, 50] and validation.scenes.tolist() == [0, 50]
     assert sorted([*train.pictures, *validation.pictures]) == list(range(54))
     assert sorted([*train.scenes, *validation.scenes]) == list(range(51))
@@ -172,12 +177,12 @@ def test_the_classifier_is_that_of_the_tower(assembled):
     torch.testing.assert_close(output.last_hidden_state.mean(1) @ weight.T + bias, output.logits)
 
 
-def test_a_bridge_starts_from_statistics_and_the_words_of_the_classes(assembled, cache):
+def test_a_bridge_starts_from_statistics_and_the_words_of_the_classes(assembled, statistics):
     model, processor = assembled()
     before = model.model.resampler.class_embedding.weight.clone()
-    initialise(model, cache, classes(), processor.tokenizer, seed=0)
+    initialise(model, *statistics, classes(), processor.tokenizer)
     resampler = model.model.resampler
-    mean, std = cache.statistics(np.random.default_rng(0))
+    mean, std = statistics
     assert torch.equal(resampler.feature_mean, mean) and torch.equal(resampler.feature_std, std)
     words = model.get_input_embeddings().weight
     for item in classes():
@@ -186,17 +191,17 @@ def test_a_bridge_starts_from_statistics_and_the_words_of_the_classes(assembled,
         torch.testing.assert_close(column, before[:, item.index] if item.heldout else words[ids].mean(0))
 
 
-def test_classes_of_another_width_start_at_random(assembled, cache):
+def test_classes_of_another_width_start_at_random(assembled, statistics):
     model, processor = assembled(resampler_width=16)
     before = model.model.resampler.class_embedding.weight.clone()
-    initialise(model, cache, classes(), processor.tokenizer, seed=0)
+    initialise(model, *statistics, classes(), processor.tokenizer)
     assert torch.equal(before, model.model.resampler.class_embedding.weight)
 
 
-def test_a_bridge_without_these_parts_is_left_alone(assembled, cache):
+def test_a_bridge_without_these_parts_is_left_alone(assembled, statistics):
     model, processor = assembled(standardise_features=False, class_token=False)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    initialise(model, cache, classes(), processor.tokenizer, seed=0)
+    initialise(model, *statistics, classes(), processor.tokenizer)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 

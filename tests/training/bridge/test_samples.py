@@ -156,7 +156,9 @@ def test_channels_beside_the_classifiers_are_a_drawings_or_say_nothing(draw, cac
 
 def test_a_tower_without_earlier_layers_needs_none(processor, cache, scene_cache, classifier, pools):
     narrow = [type(c)(c.patches[..., :WIDTH], c.logits) for c in (cache, scene_cache)]
-    batch = Sampler(processor, *narrow, classifier, 0, patch_dropout=0.5).draw("photo_naming", "chat", 8, pools[0], 0)
+    mean = narrow[0].statistics(np.random.default_rng(0))[0]
+    sampler = Sampler(processor, *narrow, mean, classifier, 0, patch_dropout=0.5)
+    batch = sampler.draw("photo_naming", "chat", 8, pools[0], 0)
     assert batch.patches.shape == (8, 1, 9, WIDTH)
 
 
@@ -235,7 +237,7 @@ def test_pictures_of_a_step_stand_in_the_order_of_its_rows(sampler, pools, proce
         names = [processor.tokenizer.decode(caption[caption >= 0]).strip() for caption in batch.captions]
         for i, (patches, name) in enumerate(zip(batch.patches[:, 0], names, strict=True)):
             found = np.argwhere((cache.patches == patches.numpy()).all((2, 3)))
-            assert not len(found) or pools[0].names[found[0][0]][0].text == name
+            assert not len(found) or pools[0].names[found[0][0]][0] == name
             assert [name == other for other in names] == (batch.names == batch.names[i]).tolist()
         for kind, ids in zip(batch.kinds.tolist(), batch.input_ids.tolist(), strict=True):
             number = ids.count(processor.image_token_id)
@@ -293,8 +295,8 @@ def test_a_look_is_at_drawings_photographs_and_scenes(sampler, pools, cache, sce
     texts = [processor.tokenizer.decode(caption[caption >= 0]).strip() for caption in look.captions]
     rows = [index_of(cache, patches)[0] for patches in look.patches[:5:2, 0]]
     assert set(rows) <= set(pools[0].pictures.tolist())
-    assert texts[::2] == [pools[0].names[row][0].text for row in rows]
-    of_classes = {name.text for names in pools[0].class_names for name in names}
+    assert texts[::2] == [pools[0].names[row][0] for row in rows]
+    of_classes = {name for names in pools[0].class_names for name in names}
     assert set(texts[1::2]) <= of_classes
     scenes = [index_of(scene_cache, patches)[0] for patches in look.patches[5:, 0]]
     assert set(scenes) <= set(pools[0].scenes.tolist())
@@ -339,7 +341,7 @@ def test_a_template_with_a_system_prompt_puts_it_in_the_prefix(
         "{% for message in messages %}", system + "{% for message in messages %}"
     )
     processor.chat_template = processor.tokenizer.chat_template = template
-    batch = Sampler(processor, cache, scene_cache, classifier, 0).draw("naming", "chat", 2, pools[0], 0)
+    batch = Sampler(processor, cache, scene_cache, torch.zeros(1), classifier, 0).draw("naming", "chat", 2, pools[0], 0)
     assert processor.tokenizer.decode(batch.prefix) == system + "<|im_start|>user\n"
     ids, labels = next(rows_of(batch, processor))
     assert processor.tokenizer.decode(ids).count("<|im_end|>") == 2

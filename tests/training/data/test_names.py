@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.emoji import _TABLE as EMOJI
-from training.data.names import article, clean_name, singular
+from training.data.names import article, clean_name, sentence, singular, with_article
 from training.data.openclipart import _TABLE as OPENCLIPART
 from training.data.rows import read_table
 
@@ -123,3 +123,13 @@ def test_object_keys_are_singular_where_the_thing_has_one():
         *("clapping hands", "folded hands", "heart hands", "lips", "lungs", "skull and crossbones", "wrestlers"),
         *("fireworks", "french fries", "loppers", "stairs"),
     }
+
+
+def test_names_carry_their_article():
+    assert with_article("an", "owl") == "an owl"
+    assert with_article("", "fireworks") == "fireworks"
+
+
+def test_a_sentence_starts_with_a_capital_and_ends_with_a_stop():
+    assert sentence("a lion") == "A lion."
+    assert sentence("Mars") == "Mars."

@@ -55,7 +55,12 @@ def test_a_corner_is_told(place, answer):
 @pytest.mark.parametrize("place", [(0.5, 0.2), (0.2, 0.54), (0.46, 0.9)])
 def test_in_the_middle_there_is_no_corner(place):
     assert asked("quadrant", thing("red", *place)) == [None] * 40
-    assert asked("quadrant", *RED_LEFT) == [None] * 40
+
+
+def test_of_several_things_the_corner_of_one_is_told():
+    told = answers("quadrant", *RED_LEFT)
+    assert {("red" in q, "blue" in q, a) for q, a in told} == {(True, False, "top left"), (False, True, "bottom right")}
+    assert asked("quadrant", thing("red", 0.2, 0.3), thing("red", 0.8, 0.7)) == [None] * 40
 
 
 def test_two_things_are_compared_in_both_orders():
@@ -131,7 +136,7 @@ def test_whatever_is_asked_is_answered_truly(kind, scene, seed):
     elif kind == "colour":
         assert {t.colour for t in scene} == {question.answer}
     elif kind == "quadrant":
-        [(x, y)] = [t.centre for t in scene]
+        [(x, y)] = [t.centre for t in (named or scene)]
         assert question.answer == f"{'top' if y < 0.5 else 'bottom'} {'left' if x < 0.5 else 'right'}"
     elif kind in ("present", "absent"):
         assert len({*said} & {*COLOURS}) == 1
@@ -151,14 +156,25 @@ def told(*scene):
     return {fact for fact in facts(scene, np.random.default_rng(0)) if not fact[0].startswith("Any")}
 
 
+def without_comparisons(told):
+    return {(heading, word) for heading, word in told if " or " not in heading}
+
+
 def test_what_is_clear_of_a_scene_is_told():
     one, other = RED_LEFT
     assert told(one) == {("Number:", "one"), ("Color:", "red"), ("Red at:", "top left")}
     assert told(one, thing("red", 0.8, 0.7)) == {("Number:", "two"), ("Color:", "red")}
     places = {("Left:", "red"), ("Right:", "blue"), ("Top:", "red"), ("Bottom:", "blue")}
     corners = {("Red at:", "top left"), ("Blue at:", "bottom right")}
-    assert told(one, other) == places | corners
-    assert told(one, thing("blue", 0.25, 0.52, 0.3, "kite")) == {
+    assert without_comparisons(told(one, other)) == places | corners
+    compared = (
+        {fact for seed in range(20) for fact in facts((one, other), np.random.default_rng(seed))} - places - corners
+    )
+    assert {fact for fact in compared if not fact[0].startswith("Any")} == {
+        *(("Red left or right of blue:", "left"), ("Blue left or right of red:", "right")),
+        *(("Red above or below blue:", "above"), ("Blue above or below red:", "below")),
+    }
+    assert without_comparisons(told(one, thing("blue", 0.25, 0.52, 0.3, "kite"))) == {
         *(("Red at:", "top left"), ("Top:", "red"), ("Bottom:", "blue")),
         *(("Bigger:", "blue"), ("Smaller:", "red")),
     }
@@ -167,6 +183,17 @@ def test_what_is_clear_of_a_scene_is_told():
         *(("Red at:", "top left"), ("Blue at:", "bottom right"), ("Grey at:", "bottom left")),
         *(("Right:", "blue"), ("Top:", "red")),
     }
+
+
+def compared(heading, scene):
+    """The truth about a heading that compares two things of a scene."""
+    colours = [word for word in heading.lower().rstrip(":").split() if word in COLOURS]
+    one, other = (next(thing for thing in scene if thing.colour == colour) for colour in colours)
+    if "left" in heading:
+        return "left" if one.centre[0] < other.centre[0] else "right"
+    if "above" in heading:
+        return "above" if one.centre[1] < other.centre[1] else "below"
+    return "bigger" if one.size > other.size else "smaller"
 
 
 @settings(max_examples=300, deadline=None)
@@ -182,6 +209,8 @@ def test_facts_are_true(scene, seed):
             assert word == ("yes" if colour in {thing.colour for thing in scene} else "no")
         elif heading in first:
             assert word == first[heading][0].colour and word != first[heading][1].colour
+        elif " or " in heading:
+            assert word == compared(heading, scene)
         elif heading == "Number:":
             assert word == NUMBERS[len(scene) - 1] and len({thing.object for thing in scene}) == 1
         elif heading == "Color:":

@@ -46,7 +46,6 @@ def _examples(questions: Iterable[Question]) -> list[Example]:
             (question.picture,),
             question.text,
             question.answer,
-            accept=("gray", "grey") if question.answer == "gray" else (question.answer,),
             choices=tuple(ANSWERS),
             kind=question.kind,
         )

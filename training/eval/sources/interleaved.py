@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from training.data.names import sentence, with_article
 from training.data.packages import Progress
 from training.data.unseen_style import unseen_style
 from training.eval.items import Example, Item
@@ -121,6 +122,5 @@ def _bound(episode: Episode, place: str, answer: str) -> Item:
 
 
 def _drawing(row: dict[str, Any]) -> Example:
-    text = f"{row['article']} {row['name']}".strip()
-    answer = text[0].upper() + text[1:] + "."
+    answer = sentence(with_article(row["article"], row["name"]))
     return Example(row["id"], (Path(row["file"]),), _ALONE, answer, (row["name"], *row["aliases"]))
