@@ -49,7 +49,7 @@ format: $(STAMP) ## format, and mend what the linter can mend
 bench: $(STAMP) ## load, first token, tokens a second and peak memory of the default model
 	$(BIN)/python benchmarks/default.py
 
-ruler: $(STAMP) ## the figures of the model card: every task of `assistant eval`, test sets (an hour)
+ruler: $(STAMP) ## every task of `assistant eval` on its test set, in one go
 	$(BIN)/python benchmarks/ruler.py --set test
 
 constraints: ## write constraints.txt from what .venv holds

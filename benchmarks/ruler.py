@@ -1,4 +1,4 @@
-"""The figures of the model card: every task of the ruler, with the settings that the card states.
+"""Every task of the ruler in one go, with controls where they tell something.
 
 Prints a line for each task, number of shots, control and kind; ``benchmarks/results/ruler-SET.json`` gets them too.
 Answers, plots and galleries of every task are kept in ``--out``; a run that was cut off goes on there.
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from assistant import Assistant
+from training.commands.evaluate import save
 from training.commands.progress import bars
-from training.eval.gallery import save_gallery
 from training.eval.items import Example
-from training.eval.plot import save_plot
 from training.eval.question_only import question_only
 from training.eval.report import ALL
 from training.eval.run import Settings, evaluate, spread
@@ -41,21 +40,21 @@ ENTRIES = (
     Entry("scenes"),
     Entry("followups"),
     Entry("easyvqa", (0,), 1500),
-    Entry("binding", (0, 2, 4, 8, 16), 200, controls=()),
+    Entry("binding", (0, 4, 8, 16), 200, controls=()),
     Entry("binding", (2,), 200, controls=("no_image", "swapped", "shuffled_labels")),
     Entry("binding5", (4,), 200, controls=("shuffled_labels",)),
-    Entry("categories", (0, 2, 4), controls=()),
+    Entry("categories", (0, 4), controls=()),
     Entry("categories", (2,), controls=("shuffled_labels",)),
     Entry("categories_total", (4, 6), select="random", controls=()),
     Entry("categories_total", (4, 6), select="similar", controls=()),
-    Entry("rule", (0, 4), 200, controls=()),
+    Entry("rule", (0,), 200, controls=()),
     Entry("rule", (4,), 200, controls=("shuffled_labels",)),
     Entry("format", (0, 2), 200, controls=()),
     Entry("interleaved"),
     Entry("interleaved_photographs"),
     Entry("interleaved_binding", (2,), 200, controls=("swapped",)),
 )
-"""In two minutes to a quarter of an hour on two cores each; limits keep the prompts with many pictures within that."""
+"""No number of shots of a task stands twice; limits keep the prompts with many pictures in bounds."""
 
 
 def main() -> None:
@@ -88,9 +87,9 @@ def measure(assistant: Assistant, entry: Entry, which: str, limit: int | None, f
     with bars() as progress:
         items = load_items(task.source, which, task.seed, task.source_args, progress)
         report = evaluate(assistant, task, items, settings, folder=folder, progress=progress)
-        blind = without_looking(task, [item.query for item in spread(items, limit)], progress)
-    save_plot(report, folder / "accuracy.png")
-    save_gallery(report, spread(items, limit), folder / "gallery.html")
+        asked = spread(items, limit)
+        blind = without_looking(task, [item.query for item in asked], progress)
+    save(report, asked, folder)
     return [
         {
             "task": task.name,

@@ -32,7 +32,7 @@ class Stage:
     warmup: int = 50
 
     def __post_init__(self) -> None:
-        if min(self.steps, *self.lessons.values(), self.steps) < 1 or self.look < 0:
+        if min([self.steps, *self.lessons.values()]) < 1 or self.look < 0:
             raise ValueError(f"steps and every number of lessons must be at least 1, got {self.steps}, {self.lessons}")
         if not self.lessons and not self.look:
             raise ValueError("a stage without lessons must look at something: set look")

@@ -1,6 +1,7 @@
 """`assistant eval`: measure a model, and hold two measurements against each other."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -8,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from training.eval.diff import Diff
+    from training.eval.items import Item
     from training.eval.report import Report
     from training.eval.task import Task
 
@@ -79,8 +81,6 @@ def _command(task: "Task") -> click.Command:
 
 def _run(task: "Task", which: str, model: str, out: str | None, controls: bool, as_json: bool, **changes: Any) -> None:
     from assistant import Assistant
-    from training.eval.gallery import save_gallery
-    from training.eval.plot import save_plot
     from training.eval.run import Settings, evaluate, spread
     from training.eval.sources import load_items
 
@@ -92,15 +92,26 @@ def _run(task: "Task", which: str, model: str, out: str | None, controls: bool, 
         items = load_items(task.source, which, task.seed, task.source_args, progress)
         assistant = Assistant.from_pretrained(model)
         report = evaluate(assistant, task, items, settings, folder=folder, progress=progress)
-    text = json.dumps(report.to_tree(), indent=2, ensure_ascii=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    save_plot(report, folder / "accuracy.png")
-    save_gallery(report, spread(items, settings.limit), folder / "gallery.html")
+    save(report, spread(items, settings.limit), folder)
     if as_json:
-        click.echo(text)
+        click.echo(_as_json(report))
     else:
         _print(report)
         click.echo(f"{folder}: report.json, predictions.jsonl, accuracy.png, gallery.html")
+
+
+def save(report: "Report", asked: "Sequence[Item]", folder: Path) -> None:
+    """Write ``report.json``, ``accuracy.png`` and ``gallery.html`` of what was asked."""
+    from training.eval.gallery import save_gallery
+    from training.eval.plot import save_plot
+
+    (folder / "report.json").write_text(_as_json(report) + "\n", encoding="utf-8")
+    save_plot(report, folder / "accuracy.png")
+    save_gallery(report, asked, folder / "gallery.html")
+
+
+def _as_json(report: "Report") -> str:
+    return json.dumps(report.to_tree(), indent=2, ensure_ascii=False)
 
 
 def _print(report: "Report") -> None:

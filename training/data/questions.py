@@ -108,13 +108,6 @@ def _two(things: tuple[Thing, ...], rng: np.random.Generator) -> tuple[Thing, Th
     return things[first], things[1 - first]
 
 
-def apart(things: tuple[Thing, ...]) -> bool:
-    """Whether a scene is of two things of different colour that are clearly apart on at least one axis."""
-    return (
-        _is_pair(things) and max(abs(a - b) for a, b in zip(things[0].centre, things[1].centre, strict=True)) >= _CLEAR
-    )
-
-
 def _is_pair(things: tuple[Thing, ...]) -> bool:
     return len(things) == 2 and things[0].colour != things[1].colour
 
@@ -136,6 +129,11 @@ def _comparison(kind: Kind, one: Thing, other: Thing) -> str | None:
         gap = one.centre[axis] - other.centre[axis]
         clear, first = abs(gap) >= _CLEAR, gap < 0
     return _COMPARED[kind][0 if first else 1] if clear else None
+
+
+def apart(things: tuple[Thing, ...]) -> bool:
+    """Whether a scene is of two things of different colour that are clearly apart on at least one axis."""
+    return _is_pair(things) and any(_comparison(kind, *things) for kind in ("left_right", "above_below"))
 
 
 def _left_right(things: tuple[Thing, ...], rng: np.random.Generator) -> Asked | None:
@@ -233,7 +231,7 @@ def facts(things: tuple[Thing, ...], rng: np.random.Generator) -> list[tuple[str
         if ordered[-1].centre[axis] - ordered[-2].centre[axis] >= _CLEAR:
             found.append((headings[1], ordered[-1].colour))
     small, large = min(things, key=lambda thing: thing.size), max(things, key=lambda thing: thing.size)
-    if len(things) == 2 and large.size > 1.4 * small.size:
+    if len(things) == 2 and _comparison("size", large, small):
         found += [("Bigger:", large.colour), ("Smaller:", small.colour)]
     if pair := _two(things, rng):
         for kind, (*_, asked) in _COMPARED.items():
