@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install ui demo test test-all core-imports check format bench ruler constraints clean
+.PHONY: help install ui demo test test-all core-imports check format bench bench-peers ruler constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,11 +51,24 @@ format: $(STAMP) ## format, and mend what the linter can mend
 bench: $(STAMP) ## load, first token, tokens a second and peak memory of the default model
 	$(BIN)/python benchmarks/default.py
 
+bench-peers: $(STAMP) $(PEERS_STAMP) ## ours beside OpenFlamingo and Idefics, in one run
+	$(BIN)/python benchmarks/peers.py
+
+# OpenFlamingo needs an older transformers. What it asks for beside that, an older torch, open_clip and torchvision, it
+# does not get: its model alone is imported.
+$(PEERS_STAMP): benchmarks/peers/requirements.txt constraints.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS) || { rm -rf $(PEERS); \
+		echo "error: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PEERS)/bin/python -m pip install -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(PEERS)/bin/python -m pip install -r benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python -m pip install --no-deps open-flamingo==2.0.1
+	@touch $@
+
 ruler: $(STAMP) ## every task of `assistant eval` on its test set, in one go
 	$(BIN)/python benchmarks/ruler.py --set test
 
 constraints: ## write constraints.txt from what .venv holds
 	$(BIN)/python .ci/constraints.py > constraints.new && mv constraints.new constraints.txt
 
-clean: ## remove .venv and what the tools keep
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+clean: ## remove the virtual environments and what the tools keep
+	rm -rf $(VENV) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

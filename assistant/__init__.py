@@ -10,14 +10,31 @@ Names load when they are first used, so that ``import assistant`` brings no torc
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import AssistantError, FetchError, ImageError, InputError, MissingExtraError, ModelError, PromptError
+from .errors import (
+    AssistantError,
+    FetchError,
+    ImageError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    OutOfMemoryError,
+    PromptError,
+)
 
 if TYPE_CHECKING:
-    from .api import Answer, Assistant, Event, Finished, Started, Token, Usage
+    from .api import Assistant
+    from .engine import Engine
+    from .events import Answer, Event, Finished, Started, Token, Usage
     from .model import FlamingoConfig, FlamingoForConditionalGeneration, FlamingoProcessor
+    from .options import Options
+    from .prompt import Prompt
 
 _LAZY = {
-    **dict.fromkeys(("Answer", "Assistant", "Event", "Finished", "Started", "Token", "Usage"), "assistant.api"),
+    "Assistant": "assistant.api",
+    "Options": "assistant.options",
+    "Engine": "assistant.engine",
+    "Prompt": "assistant.prompt",
+    **dict.fromkeys(("Answer", "Event", "Finished", "Started", "Token", "Usage"), "assistant.events"),
     **dict.fromkeys(("FlamingoConfig", "FlamingoForConditionalGeneration", "FlamingoProcessor"), "assistant.model"),
 }
 
@@ -25,6 +42,7 @@ __all__ = [
     "Answer",
     "Assistant",
     "AssistantError",
+    "Engine",
     "Event",
     "FetchError",
     "Finished",
@@ -35,6 +53,9 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "ModelError",
+    "Options",
+    "OutOfMemoryError",
+    "Prompt",
     "PromptError",
     "Started",
     "Token",

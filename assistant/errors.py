@@ -4,6 +4,7 @@
     |-- FetchError                 a package could not be brought here
     |-- ModelError                 a model is absent, broken or does not fit
     |-- MissingExtraError          an optional package is not installed
+    |-- OutOfMemoryError           the machine has not the memory for it
     `-- InputError (ValueError)    the call was wrong                    exit code 2
         |-- ImageError             a picture cannot be read
         |-- PromptError            text and pictures do not fit together
@@ -24,6 +25,7 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "ModelError",
+    "OutOfMemoryError",
     "PromptError",
 ]
 
@@ -46,6 +48,10 @@ class MissingExtraError(AssistantError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; it comes with: pip install 'flamingo-assistant[{extra}]'")
+
+
+class OutOfMemoryError(AssistantError):
+    """A model, or a prompt, is larger than the memory that is left."""
 
 
 class ImageError(InputError):

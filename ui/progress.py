@@ -14,6 +14,7 @@ STAGES = {
     "verify": "checking the hash",
     "unpack": "unpacking",
     "convert": "converting",
+    "compile": "compiling",
     "ready": "ready",
 }
 

@@ -1,11 +1,69 @@
 """The one place where this package calls an attention implementation."""
 
-from typing import Any
+import difflib
+import importlib.util
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import is_flash_attn_2_available
+
+from assistant.errors import InputError, MissingExtraError, ModelError
+
+IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", "flex_attention")
+
+
+def check_implementation(name: str) -> None:
+    """Whether a model can be asked for an implementation here, before anything is loaded.
+
+    Args:
+        name: one of ``IMPLEMENTATIONS``.
+
+    Raises:
+        InputError: the name is not known.
+        MissingExtraError: flash-attn is not installed.
+        ModelError: flash-attn is installed and cannot run: it is too old, or there is no GPU.
+    """
+    if name not in IMPLEMENTATIONS:
+        near = difflib.get_close_matches(str(name), IMPLEMENTATIONS, 1, cutoff=0)
+        raise InputError(
+            f"attn_implementation {name!r} is not known; did you mean {near[0]}? Known are {', '.join(IMPLEMENTATIONS)}"
+        )
+    if name == "flash_attention_2":
+        if importlib.util.find_spec("flash_attn") is None:
+            raise MissingExtraError("flash-attn", "flash")
+        if not is_flash_attn_2_available():
+            raise ModelError(
+                "flash_attention_2 needs a GPU and flash-attn 2.7 or later; choose sdpa, or update flash-attn"
+            )
+
+
+class Segments(NamedTuple):
+    """Queries and keys that lie in segments one after the other: a query attends to the keys of its own segment alone.
+
+    The rows of a batch follow one another, so that there is one sequence of B * L queries and one of B * S keys. A
+    segment may have no query, or no key: then its queries get zeros. The names are those of transformers' flash
+    interface.
+
+    Attributes:
+        cu_seq_lens_q, cu_seq_lens_k: int32 [segments + 1], where segments of queries and of keys begin, and their end.
+        max_length_q, max_length_k: no segment has more queries or keys.
+    """
+
+    cu_seq_lens_q: Tensor
+    cu_seq_lens_k: Tensor
+    max_length_q: int
+    max_length_k: int
+
+    def to(self, device: torch.device) -> "Segments":
+        return self._replace(cu_seq_lens_q=self.cu_seq_lens_q.to(device), cu_seq_lens_k=self.cu_seq_lens_k.to(device))
+
+
+Allowed = Tensor | Segments | BlockMask
+"""Who attends to what: bool [B, 1, L, S], True where it is allowed, or what says the same to a kernel."""
 
 
 def eager_attention_forward(
@@ -30,20 +88,26 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def attend_to(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def attend_to(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Allowed | None) -> Tensor:
     """Attention by the implementation that the configuration of ``module`` names.
 
     Args:
         module: has ``config``, ``scaling`` and ``is_causal = False``.
         query: [B, H, L, d].
         key, value: [B, H, S, d].
-        mask: bool [B, 1, L, S], True where attention is allowed; ``None`` for everywhere.
+        mask: a tensor for any implementation, segments for flash attention, a block mask for flex attention; ``None``
+            where everything attends to everything.
 
     Returns:
         [B, L, H * d].
     """
     attention = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
-    if mask is not None and attention is not eager_attention_forward:
-        attention = sdpa_attention_forward  # flash kernels take no dense mask; SDPA is the same mathematics
-    output, _ = attention(module, query, key, value, mask, dropout=0.0, scaling=module.scaling, is_causal=False)
+    segments: dict[str, Any] = {}
+    if isinstance(mask, Segments):
+        segments, mask = mask._asdict(), None
+    elif isinstance(mask, Tensor) and attention is not eager_attention_forward:
+        attention = sdpa_attention_forward  # other kernels take no dense mask; SDPA is the same mathematics
+    output, _ = attention(
+        module, query, key, value, mask, dropout=0.0, scaling=module.scaling, is_causal=False, **segments
+    )
     return output.flatten(2)

@@ -140,6 +140,7 @@ class EfficientNetLiteModel(PreTrainedModel):
 
     config_class = EfficientNetLiteConfig
     base_model_prefix = "efficientnet_lite"
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True  # it has no attention that could differ
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     _no_split_modules = ["InvertedResidual"]

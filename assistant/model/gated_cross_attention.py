@@ -39,12 +39,11 @@ class MaskedCrossAttention(nn.Module):
     def forward(self, hidden_states: Tensor, keys: Tensor, values: Tensor, media: Media) -> Tensor:
         """hidden_states [B, T, D]; keys, values [B, H, N * R, d] -> [B, T, D]."""
         if media.slot is not None:
-            keys, values = (only_slot(x, media.slot, media.slots) for x in (keys, values))
-        mask = media.mask
-        if mask is not None:
-            mask = mask.repeat_interleave(keys.shape[-2] // media.slots, dim=-1)  # [B, 1, T, N * R]
+            slot = media.slot.to(keys.device)
+            keys, values = (only_slot(x, slot, media.slots) for x in (keys, values))
+        allowed = media.allowed(self.config._attn_implementation)
         query = split_heads(self.to_q(self.norm(hidden_states)), self.heads)
-        return self.to_out(attend_to(self, query, keys, values, mask))
+        return self.to_out(attend_to(self, query, keys, values, None if allowed is None else allowed.to(query.device)))
 
 
 def only_slot(x: Tensor, slot: Tensor, slots: int) -> Tensor:

@@ -2,13 +2,23 @@
 
 Pictures of a row are counted from 1. A text token carries the number of the latest picture at or before it; 0 means
 that it sees none. The count lives in the cache, so a prompt may arrive in any number of chunks.
+
+With one exception: where ``skip_blocks_without_media`` is false, the feed-forward of the blocks runs also on text that
+sees no picture, but only in a call that brings a picture to any row, or follows one that did. Until then the language
+model runs bare. So there, text before the first picture has to come in one call with it to be what it is in one go, and
+a row without pictures is not the same beside one with pictures as it is alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers.cache_utils import Cache, DynamicLayer
+from transformers.utils.generic import is_flash_attention_requested
+
+from .attention import Allowed, Segments
 
 
 class MediaLayer(DynamicLayer):
@@ -59,10 +69,12 @@ class Media:
     Attributes:
         latents: [B, N', R, W], the pictures that are new in this call, or ``None``.
         sees: bool [B, T], whether a token sees any picture.
-        mask: bool [B, 1, T, N * R], or ``None`` where ``sees`` says it all.
+        mask: bool [B, 1, T, N], which slots a token sees, or ``None`` where ``sees`` says it all.
         slot: [B], the only slot that a single token attends to, or ``None``.
         layers: cache layers of the blocks, or ``None`` without a cache.
         slots: number of slots, N.
+        ends: [B, N + 1], how many tokens of a row come before its first picture, and then how many up to the last one
+            that sees a slot; ``None`` where there is no mask, or a token may see more than one slot.
     """
 
     latents: Tensor | None
@@ -71,6 +83,53 @@ class Media:
     slot: Tensor | None
     layers: list[MediaLayer] | None
     slots: int
+    ends: Tensor | None = None
+    _allowed: Allowed | None = field(default=None, init=False, repr=False)
+
+    def allowed(self, implementation: str) -> Allowed | None:
+        """Which latents a token attends to, as an attention implementation takes it; ``None`` for all of them.
+
+        It is made once, for all blocks have one implementation. Flash attention takes segments of text and latents.
+        Where a token sees several pictures they would overlap, and the latents of a picture would have to be copied for
+        every picture after it: there it is a mask, as for eager attention and SDPA.
+        """
+        if self.mask is not None and self._allowed is None:
+            if self.ends is not None and is_flash_attention_requested(
+                requested_attention_implementation=implementation
+            ):
+                self._allowed = self._segments(self.ends)
+            elif implementation == "flex_attention":
+                self._allowed = self._block_mask(self.mask)
+            else:
+                self._allowed = self.mask.repeat_interleave(self._latents_per_slot, dim=-1)
+        return self._allowed
+
+    @property
+    def _latents_per_slot(self) -> int:
+        if self.latents is not None:
+            return self.latents.shape[2]
+        assert self.layers is not None and self.layers[0].keys is not None
+        return self.layers[0].keys.shape[2] // self.slots
+
+    def _segments(self, ends: Tensor) -> Segments:
+        """A segment for each slot of each row, before which comes one for the tokens that see none, without latents.
+
+        Every length that the host needs to know is one of shapes, so that it does not wait for the device.
+        """
+        (batch, length), latents = self.sees.shape, self._latents_per_slot
+        rows = torch.arange(batch, device=ends.device)[:, None]
+        keys = torch.arange(self.slots + 1, device=ends.device) * latents
+        queries, keys = ends + rows * length, keys + rows * self.slots * latents
+        starts = [F.pad(x.flatten(), (1, 0)).to(torch.int32) for x in (queries, keys)]
+        return Segments(starts[0], starts[1], length, latents)
+
+    def _block_mask(self, mask: Tensor) -> BlockMask:
+        latents = self._latents_per_slot
+
+        def sees_latent(row: Tensor, head: Tensor, token: Tensor, latent: Tensor) -> Tensor:
+            return mask[row, 0, token, latent // latents]
+
+        return create_block_mask(sees_latent, len(mask), None, mask.shape[2], self.slots * latents, device=mask.device)
 
 
 def picture_counts(input_ids: Tensor, image_token_id: int) -> Tensor:
@@ -118,7 +177,10 @@ def lay_out(
     if attend == "latest" and length == 1:
         slot = (numbers == text).to(torch.uint8).argmax(dim=1)
         return Media(latents, sees, None, slot, layers, slots)
+    ends = None
+    if attend == "latest":  # numbers rise along a row, but for padding, which ends where the slot before it does
+        ends = torch.searchsorted(text.contiguous(), F.pad(numbers, (1, 0)), right=True).cummax(dim=1).values
     text, numbers = text[:, :, None], numbers[:, None, :]
     visible = (numbers == text) if attend == "latest" else (numbers <= text) & (numbers > 0)
     visible = visible | ~sees[:, :, None]  # a row of -inf has no softmax; its output is dropped by `sees`
-    return Media(latents, sees, visible[:, None], None, layers, slots)
+    return Media(latents, sees, visible[:, None], None, layers, slots, ends)

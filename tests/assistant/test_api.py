@@ -6,8 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from assistant import api
-from assistant.api import Answer, Assistant, Finished, Started, Token
+from assistant import Answer, Assistant, Finished, Started, Token, api
 from assistant.errors import ImageError, InputError, ModelError, PromptError
 from assistant.images import load_picture
 from assistant.model import modeling
@@ -223,25 +222,24 @@ def test_an_answer_ends_where_the_context_does(assistant):
     assert answer.finish_reason == "length" or answer.usage.completion_tokens < 5
 
 
-def test_an_error_of_the_model_reaches_the_reader(assistant, monkeypatch):
-    monkeypatch.setattr(assistant.model, "generate", lambda **_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        assistant.ask("Who?")
+def test_an_error_of_the_model_reaches_the_reader_after_its_tokens(assistant, monkeypatch):
+    forward, steps = assistant.model.forward, []
 
+    def broken(**kwargs):
+        steps.append(1)
+        if len(steps) > 3:
+            raise RuntimeError("the cable is out")
+        return forward(**kwargs)
 
-def test_an_error_in_the_middle_of_an_answer_reaches_the_reader_after_its_tokens(assistant, monkeypatch):
-    def broken(*, streamer, input_ids, **_):
-        streamer.put(input_ids)
-        for token in assistant.processor.tokenizer("a cat and ").input_ids:
-            streamer.put(torch.tensor([token]))
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(assistant.model, "generate", broken)
+    monkeypatch.setattr(assistant.model, "forward", broken)
+    monkeypatch.setattr(assistant.model.generation_config, "eos_token_id", None)
+    whole = assistant.ask("Who?", max_new_tokens=3).text
+    steps.clear()
     read = []
-    with pytest.raises(RuntimeError, match="out of memory"):
-        for event in assistant.stream("Who?"):
+    with pytest.raises(RuntimeError, match="the cable is out"):
+        for event in assistant.stream("Who?", max_new_tokens=8):
             read.append(event)
-    assert "".join(event.text for event in read[1:]) == "a cat and "
+    assert "".join(event.text for event in read[1:]).strip() == whole
     assert not any(isinstance(event, Finished) for event in read)
 
 
@@ -260,6 +258,25 @@ def test_an_adapter_is_loaded_by_its_folder_or_that_of_its_run(adapter, assistan
         torch.testing.assert_close(
             loaded.model(**inputs).logits, expected, atol=0.3, rtol=0.1
         )  # it is kept in bfloat16
+
+
+def test_attention_and_compilation_are_chosen_when_it_is_loaded(adapter, picture, monkeypatch):
+    told, compiler = [], torch.compile
+    monkeypatch.setattr(torch, "compile", lambda step, **_: compiler(step, fullgraph=True, backend="eager"))
+    plain = Assistant.from_pretrained(str(adapter), dtype="float32")
+    compiled = Assistant.from_pretrained(
+        str(adapter),
+        dtype="float32",
+        attn_implementation="eager",
+        compile=True,
+        progress=lambda *step: told.append(step),
+    )
+    assert plain.model.config.text_config._attn_implementation == "sdpa"
+    assert compiled.model.config.text_config._attn_implementation == "eager"
+    assert told == [("decode step", "compile", 0, 1), ("decode step", "ready", 1, 1)]
+    for images in ([], [picture("red")], [picture("red"), picture("blue")]):
+        answers = [one.ask("What is it?", images, max_new_tokens=12).text for one in (plain, compiled)]
+        assert answers[0] == answers[1]
 
 
 def test_the_default_brings_its_parts_here_first(adapter, saved_parts, monkeypatch):
@@ -324,8 +341,9 @@ def test_a_damaged_adapter_is_an_error(adapter):
         ({"device": "toaster"}, "device 'toaster' cannot be used"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
         ({"dtype": "int8"}, "dtype 'int8' is not known; known are float32, bfloat16, float16"),
+        ({"attn_implementation": "flash"}, "'flash' is not known; did you mean flash_attention_2"),
     ],
 )
-def test_an_unknown_device_or_dtype_is_an_error_before_anything_is_loaded(options, message):
+def test_an_unknown_way_to_compute_is_an_error_before_anything_is_loaded(options, message):
     with pytest.raises(InputError, match=message):
         Assistant.from_pretrained("no/such-model", **options)

@@ -152,3 +152,11 @@ def test_the_image_processor_gives_x_minus_127_by_128(tmp_path):
     pixels = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(picture, return_tensors="np")["pixel_values"]
     squashed = np.asarray(picture.resize((260, 260), Image.Resampling.BICUBIC), dtype=np.float32)
     np.testing.assert_allclose(pixels[0], (squashed.transpose(2, 0, 1) - 127) / 128, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa", "flex_attention"])
+def test_it_stands_in_models_of_any_attention(tiny, name):
+    pixels = torch.randn(1, 3, 64, 64)
+    before = tiny(pixels).last_hidden_state
+    tiny.set_attn_implementation(name)
+    assert torch.equal(tiny(pixels).last_hidden_state, before)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from assistant import Answer, Finished, Started, Token, Usage
+from assistant import Answer, Finished, Options, Started, Token, Usage
 from assistant.images import load_picture
 from assistant.parts import PARTS, part_state
 from ui.cli import cli
@@ -30,9 +30,9 @@ class Scripted:
     def __init__(self):
         self.loaded, self.asked = [], []
 
-    def from_pretrained(self, model, *, progress, **options):
+    def from_pretrained(self, name, *, progress, **options):
         progress("language", "download", 1, 2)
-        self.loaded.append((model, options))
+        self.loaded.append((name, {key: value for key, value in options.items() if value}))
         return self
 
     def stream(self, question, **options):
@@ -69,17 +69,32 @@ def test_is_greedy_unless_told_otherwise(scripted, photo):
     question, options = scripted.asked[0]
     assert question == "What is this?"
     assert (options["temperature"], options["max_new_tokens"], options["seed"]) == (0.0, 64, None)
-    assert scripted.loaded == [("default", {"device": None, "dtype": None})]
+    assert scripted.loaded == [("default", {})]
 
 
 def test_options_reach_the_assistant(scripted, photo):
-    ask(
+    result = ask(
         *(photo, "-q", "What?", "--model", "some/model", "--device", "cpu", "--dtype", "bfloat16"),
-        *("--max-new-tokens", "5", "--temperature", "0.7", "--seed", "3"),
+        *("--quantize", "nf4", "--attn", "eager", "--compile", "--max-new-tokens", "5", "--temperature", "0.7"),
+        *("--top-p", "0.9", "--top-k", "8", "--min-p", "0.1", "--repetition-penalty", "1.2", "--seed", "3"),
+        *("--stop", "a", "--stop", "b", "--time-limit", "2.5"),
     )
-    assert scripted.loaded == [("some/model", {"device": "cpu", "dtype": "bfloat16"})]
-    options = scripted.asked[0][1]
-    assert (options["temperature"], options["max_new_tokens"], options["seed"]) == (0.7, 5, 3)
+    assert result.exit_code == 0, result.stderr
+    loading = {"device": "cpu", "dtype": "bfloat16", "quantize": "nf4", "attn_implementation": "eager", "compile": True}
+    assert scripted.loaded == [("some/model", loading)]
+    options = {key: value for key, value in scripted.asked[0][1].items() if key not in ("images", "demos")}
+    expected = Options(
+        max_new_tokens=5,
+        temperature=0.7,
+        top_p=0.9,
+        top_k=8,
+        min_p=0.1,
+        repetition_penalty=1.2,
+        stop=("a", "b"),
+        seed=3,
+        time_limit=2.5,
+    )
+    assert options == vars(expected)
 
 
 def test_json_has_exactly_the_documented_keys(scripted, photo):
@@ -90,6 +105,7 @@ def test_json_has_exactly_the_documented_keys(scripted, photo):
         "images": [photo],
         "prompt_tokens": 20,
         "completion_tokens": 3,
+        "finish_reason": "stop",
         "seconds": {"load": 1.235, "first_token": 0.2, "total": 0.5},
     }
 
@@ -132,7 +148,12 @@ def test_a_pipe_brings_the_question(scripted, photo, arguments):
         (["-q", "what \udcff"], None, "UTF-8"),
         (["-q", "Compare [img1] with [img2]."], None, "[img2]"),
         (["-q", "x", "--demo", "PHOTO", "What?", " "], None, "demonstration 1"),
-        (["-q", "x", "--temperature", "nan"], None, "--temperature"),
+        (["-q", "x", "--temperature", "nan"], None, "temperature must be 0"),
+        (["-q", "x", "--max-new-tokens", "0"], None, "max_new_tokens must be at least 1, got 0"),
+        (["-q", "x", "--top-p", "-1"], None, "top_p must be above 0"),
+        (["-q", "x", "--beams", "2", "--temperature", "1"], None, "do not sample"),
+        (["-q", "x", "--stop", ""], None, "stop must be strings"),
+        (["-q", "x", "--quantize", "nf8"], None, "nf4"),
     ],
 )
 def test_a_wrong_call_ends_before_anything_is_loaded(scripted, photo, arguments, stdin, says):

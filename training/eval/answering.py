@@ -7,11 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assistant import Assistant
-from assistant.errors import PromptError
+from assistant import Assistant, Options, Prompt
 from assistant.images import load_pictures
-from assistant.model.processing import whole_texts
-from prompts import Message, assistant_message, pictures, system_message, to_chat, user_message
+from prompts import Message, assistant_message, pictures, system_message, user_message
 from training.eval.items import Example
 
 CHUNK = 16  # pictures that go through the tower at once
@@ -109,64 +107,22 @@ class Similarity:
         return self._directions[files]
 
 
-def encode(assistant: Assistant, messages: Sequence[Message]) -> list[int]:
-    """The tokens of a prompt that asks for an answer, with one image token for each picture.
-
-    As the processor makes them, which refuses to leave the pictures for later: its template on its tokenizer.
-    """
-    processor = assistant.processor
-    return processor.tokenizer.apply_chat_template(
-        whole_texts(to_chat(messages)),
-        chat_template=processor.chat_template,
-        add_generation_prompt=True,
-        return_dict=False,
-        sanitize_control_tokens=True,
-    )
-
-
-@torch.inference_mode()
 def answer(
     assistant: Assistant,
     prompts: Sequence[tuple[Sequence[int], Sequence[Message]]],
     seen: Pictures,
     max_new_tokens: int,
 ) -> list[str]:
-    """Greedy answers to prompts, in one batch padded on the left.
+    """Greedy answers to prompts, in one batch.
 
     Args:
-        prompts: tokens (of :func:`encode`) and messages, whose pictures are files that ``seen`` knows.
+        prompts: tokens and messages, whose pictures are files that ``seen`` knows.
 
     Raises:
         PromptError: a prompt is longer than the model's context.
     """
-    model, tokenizer = assistant.model, assistant.processor.tokenizer
-    longest = max(len(ids) for ids, _ in prompts)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit and longest + max_new_tokens > limit:
-        raise PromptError(
-            f"a prompt has {longest} tokens and its answer up to {max_new_tokens}, and the model reads {limit}; "
-            "use fewer shots"
-        )
-    ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0] if ends else 0
-    input_ids = torch.tensor([[padding] * (longest - len(ids)) + list(ids) for ids, _ in prompts])
-    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids, _ in prompts])
     files = [file for _, messages in prompts for file in pictures(messages)]
-    options = {}
-    if files:
-        latents = torch.stack([seen.latents(file) for file in files])
-        options["image_latents"] = model.model.hand_out(latents, input_ids)
-    output = model.generate(
-        input_ids=input_ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=padding,
-        **options,
-    )
-    answers = []
-    for row in output[:, longest:].tolist():
-        end = next((i for i, token in enumerate(row) if token in ends), len(row))
-        answers.append(tokenizer.decode(row[:end], skip_special_tokens=True).strip())
-    return answers
+    latents = torch.stack([seen.latents(file) for file in files]) if files else None
+    asked = [Prompt(tuple(ids)) for ids, _ in prompts]
+    answers = assistant.engine.answer_all(asked, Options(max_new_tokens=max_new_tokens), latents)
+    return [one.text for one in answers]

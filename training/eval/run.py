@@ -11,7 +11,7 @@ from typing import Any
 from assistant import Assistant
 from assistant.errors import InputError
 from prompts import Message
-from training.eval.answering import Pictures, Similarity, answer, encode, prompt
+from training.eval.answering import Pictures, Similarity, answer, prompt
 from training.eval.controls import shuffled_labels, swapped, without_pictures, zero_gates
 from training.eval.items import Example, Item
 from training.eval.metrics import METRICS
@@ -186,7 +186,7 @@ def _batches(
 ) -> Iterator[list[tuple[Probe, list[int], list[Message]]]]:
     """Probes with their tokens and messages, those of similar length together, in an order that never changes."""
     said = [prompt(probe.query, probe.demos, task.system) for probe in probes]
-    rows = [(probe, encode(assistant, messages), messages) for probe, messages in zip(probes, said, strict=True)]
+    rows = [(probe, assistant.engine.tokens(messages), messages) for probe, messages in zip(probes, said, strict=True)]
     rows.sort(key=lambda row: (len(row[1]), row[0].query.id, row[0].seed))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

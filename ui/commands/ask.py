@@ -2,18 +2,18 @@
 
 import json
 import logging
-import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from assistant.errors import InputError
 from prompts import few_shot, user_message
+from ui.options import answer_options, model_options
 
 if TYPE_CHECKING:
-    from assistant import Answer, Event
+    from assistant import Answer, Event, Options
     from assistant.images import Picture
 
 __all__ = ["ask", "show"]
@@ -30,14 +30,8 @@ __all__ = ["ask", "show"]
     metavar="IMAGE QUESTION ANSWER",
     help="An example of what is wanted; as often as you like, before the question in this order.",
 )
-@click.option("--model", default="default", show_default=True, help="A hub id, a directory, or the embedded default.")
-@click.option("--device", help="cpu, cuda, cuda:1, mps...; by default what this machine has.")
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="By default what the device likes."
-)
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Makes a sampled answer repeatable.")
+@model_options
+@answer_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def ask(
@@ -45,20 +39,14 @@ def ask(
     images: tuple[str, ...],
     question: str | None,
     demos: tuple[tuple[str, str, str], ...],
-    model: str,
-    device: str | None,
-    dtype: str | None,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int | None,
     as_json: bool,
+    model: dict[str, Any],
+    options: "Options",
 ) -> None:
     """Ask about pictures: files or http(s) addresses. Without a picture, the language model answers alone."""
     from assistant.images import load_pictures  # not for help: it brings numpy
 
     # Whatever is wrong with the call is said before anything is fetched or loaded.
-    if not math.isfinite(temperature):
-        raise click.BadParameter(f"{temperature} is no finite number.", param_hint="--temperature")
     text = _question(question)
     pictures = load_pictures(images)
     shown = [
@@ -76,10 +64,8 @@ def ask(
     from ui.progress import PartProgress
 
     with PartProgress() as progress:
-        loaded = Assistant.from_pretrained(model, device=device, dtype=dtype, progress=progress)
-    events = loaded.stream(
-        text, images=pictures, demos=shown, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
-    )
+        loaded = Assistant.from_pretrained(**model, progress=progress)
+    events = loaded.stream(text, images=pictures, demos=shown, **vars(options))
     if as_json:
         click.echo(json.dumps(_as_json(_last(events), pictures)))
     else:
@@ -153,5 +139,6 @@ def _as_json(answer: "Answer", pictures: "Sequence[Picture]") -> dict[str, objec
         "images": [picture.name for picture in pictures],
         "prompt_tokens": answer.usage.prompt_tokens,
         "completion_tokens": answer.usage.completion_tokens,
+        "finish_reason": answer.finish_reason,
         "seconds": {name: round(answer.seconds[name], 3) for name in ("load", "first_token", "total")},
     }

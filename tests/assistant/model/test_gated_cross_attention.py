@@ -89,6 +89,21 @@ def test_keys_and_values_come_from_the_cache_after_the_first_call(block, attend)
     assert layers[0].keys.shape == (3, 2, 2 * R, 4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("cut", [1, 3])
+def test_text_before_the_first_picture_comes_with_it_where_blocks_are_not_skipped(make, skip, cut):
+    """The exception that the docstring of ``media`` names."""
+    model, _ = make(skip_blocks_without_media=skip)
+    ids, latents = torch.tensor([[1, WORD, IMAGE, WORD, 9]]), torch.randn(1, 1, R, W)
+    whole = model(input_ids=ids, image_latents=latents).logits
+    first, second = (None, latents) if cut == 1 else (latents, None)
+    start = model(input_ids=ids[:, :cut], image_latents=first)
+    end = model(input_ids=ids[:, cut:], image_latents=second, past_key_values=start.past_key_values)
+    same = torch.allclose(torch.cat((start.logits, end.logits), dim=1), whole, atol=1e-4)
+    assert same == (skip or cut > ids[0].tolist().index(IMAGE))
+
+
 def test_zero_gates_change_nothing_at_all(block):
     block = block(skip_blocks_without_media=False)
     block.attention_gate.data.zero_()

@@ -6,7 +6,7 @@ import torch
 
 from assistant.errors import ImageError, PromptError
 from prompts import few_shot, user_message
-from training.eval.answering import CHUNK, Pictures, Similarity, answer, encode, prompt
+from training.eval.answering import CHUNK, Pictures, Similarity, answer, prompt
 from training.eval.items import Example
 
 
@@ -18,7 +18,7 @@ def asked(items):
 
 def batched(tiny, files, asked, size=6):
     said = [prompt(query, demos) for query, demos in asked]
-    rows = [(encode(tiny, messages), messages) for messages in said]
+    rows = [(tiny.engine.tokens(messages), messages) for messages in said]
     seen = Pictures(tiny, files)
     return [text for i in range(0, len(rows), size) for text in answer(tiny, rows[i : i + size], seen, 8)]
 
@@ -59,7 +59,7 @@ def test_the_tokens_are_those_of_the_assistant(tiny, files):
     query = Example("1", tuple(files[:2]), "<image> in [img2]? <|im_end|>", "")
     demo = Example("2", (files[2],), "[img1] <|im_start|>", "red<image>")
     whole = tiny.encode(query.question, query.pictures, [(files[2], demo.question, demo.answer)])
-    assert encode(tiny, prompt(query, [demo])) == whole["input_ids"][0].tolist()
+    assert tiny.engine.tokens(prompt(query, [demo])) == whole["input_ids"][0].tolist()
 
 
 def test_the_picture_enters_with_the_first_turn(files):
@@ -76,8 +76,8 @@ def test_the_picture_enters_with_the_first_turn(files):
 
 def test_a_prompt_that_is_too_long_is_said(tiny, files, items):
     messages = prompt(items()[0].query, items()[0].pool)
-    ids = encode(tiny, messages) * 3
-    with pytest.raises(PromptError, match=rf"a prompt has {len(ids)} tokens .* reads 128; use fewer shots"):
+    ids = tiny.engine.tokens(messages) * 3
+    with pytest.raises(PromptError, match=rf"the prompt has {len(ids)} tokens .* reads 128; leave out examples"):
         answer(tiny, [(ids, messages)], Pictures(tiny, files), 8)
 
 

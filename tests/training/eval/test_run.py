@@ -159,7 +159,7 @@ def test_half_a_batch_is_computed_again(whole, tiny, items, tmp_path, cut):
 
 def test_a_finished_run_asks_nothing(whole, tiny, items, monkeypatch):
     monkeypatch.setattr(run, "answer", None)
-    monkeypatch.setattr(run, "encode", None)
+    monkeypatch.setattr(tiny.engine, "tokens", None)
     seen = []
     report = evaluate(tiny, TASK, items(), settings(), folder=whole[1], progress=lambda *step: seen.append(step))
     assert report.predictions == whole[0].predictions
