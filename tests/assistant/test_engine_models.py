@@ -34,7 +34,8 @@ def build(make, assembled):
         made.generation_config.eos_token_id = None
         return made
 
-    def built(text: str, attend: str, compile: bool = False) -> Engine:
+    @functools.cache
+    def built(text: str, attend: str, compile: bool = False, number: int = 0) -> Engine:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch, "compile", traced)
             return Engine(model(text, attend), processor, compile=compile)
@@ -82,6 +83,8 @@ def shown(ids: list[int], first: int) -> Prompt:
 @given(first=prompts, second=prompts, number=st.integers(0, 4))
 def test_cold_warm_and_compiled_say_the_same(build, text, attend, first, second, number):
     engine, compiled = build(text, attend), build(text, attend, compile=True)
+    engine.forget()
+    compiled.forget()
     one, both = shown(first, number), shown(first + second, number)
     for prompt in (one, both, one):
         wanted = expected(engine, prompt, 6)
@@ -118,8 +121,9 @@ def test_a_rank_is_the_probability_of_the_answer_packed_or_in_rows(build, text, 
     assert engine._scores(prompt, answers) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_a_step_is_compiled_once_whatever_the_lengths(build):
-    engine = build("llama", "latest", compile=True)
+@pytest.mark.parametrize(("attend", "programs"), [("latest", 1), ("all_previous", 2)])
+def test_a_step_is_compiled_once_whatever_the_lengths(build, attend, programs):
+    engine = build("llama", attend, compile=True, number=11)
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
@@ -128,8 +132,15 @@ def test_a_step_is_compiled_once_whatever_the_lengths(build):
             prompt = shown([IMAGE] * pictures + list(range(6, 6 + length)), 0)
             engine.answer(prompt, Options(max_new_tokens=20))
     engine.answer(shown([7, 8], 0), Options(max_new_tokens=20))
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == programs, "all pictures: one program for one, and one for any number"
     assert not counters["graph_break"]
+
+
+def test_there_is_no_end_of_models_that_are_compiled(build):
+    prompt, options = shown([7, IMAGE, 8], 0), Options(max_new_tokens=3)
+    engines = [build("llama", "latest", compile=True, number=number) for number in range(1, 11)]
+    answers = {engine.answer(prompt, options).text for engine in engines}
+    assert answers == {build("llama", "latest").answer(prompt, options).text}
 
 
 def test_layers_that_slide_cannot_be_compiled_and_say_so(build):
