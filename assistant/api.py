@@ -14,7 +14,7 @@ from prompts import few_shot, user_message
 
 from .engine import Engine
 from .errors import InputError, ModelError
-from .events import Answer, Event, Finished
+from .events import Answer, Event, last_answer
 from .images import ImageSource, Picture, load_pictures
 from .model import FlamingoForConditionalGeneration, FlamingoProcessor
 from .model.adapter import DESCRIPTION, Adapter, load_assembled
@@ -150,10 +150,7 @@ class Assistant:
         **options: Any,
     ) -> Answer:
         """Ask, and wait for the whole answer; arguments and errors as in :meth:`stream`."""
-        for event in self.stream(question, images, demos, **options):
-            if isinstance(event, Finished):
-                return event.answer
-        raise AssertionError("a stream ends with Finished")
+        return last_answer(self.stream(question, images, demos, **options))
 
     def stream(
         self,

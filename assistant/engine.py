@@ -18,7 +18,7 @@ from prompts import Message, pictures, to_chat
 from .compiled_step import CompiledStep
 from .decoding import Chooser, Writer
 from .errors import InputError, ModelError, OutOfMemoryError, PromptError
-from .events import Answer, Event, Finished, Started, Token, Usage
+from .events import Answer, Event, Finished, Started, Token, Usage, last_answer
 from .images import Picture
 from .making import Clock, Row, ending
 from .model import FlamingoForConditionalGeneration, FlamingoProcessor
@@ -114,10 +114,7 @@ class Engine:
 
     def answer(self, prompt: Prompt, options: Options | None = None) -> Answer:
         """The whole answer at once; errors as in :meth:`stream`."""
-        for event in self.stream(prompt, options):
-            if isinstance(event, Finished):
-                return event.answer
-        raise AssertionError("a stream ends with Finished")
+        return last_answer(self.stream(prompt, options))
 
     def warm_up(self, progress: Progress | None = None) -> None:
         """Compile what is to be compiled, now instead of in the first answer.
@@ -294,9 +291,7 @@ class Engine:
         """Log-probability of each answer."""
         known, cached, shown = self.prefixes.find(self._key(prompt))
         cache = self._start(known, cached, shown, len(prompt.ids))
-        new = self.vision.latents(prompt.pictures[shown:]) if len(prompt.pictures) > shown else None
-        ids = torch.tensor([prompt.ids[cached:]], device=self.model.device)
-        first = self._forward(ids, cache, new).float().log_softmax(-1)[0]
+        first = self._read(prompt, cached, shown, cache).float().log_softmax(-1)[0]
         self._keep(prompt, (), cache)
         followed = score_after(self.model, cache, len(prompt.pictures), answers)
         return [float(first[answer[0]]) + score for answer, score in zip(answers, followed, strict=True)]
@@ -305,10 +300,8 @@ class Engine:
         self, prompt: Prompt, cached: int, shown: int, cache: Cache, options: Options
     ) -> Generator[int, None, None]:
         """Tokens without end; the last one of them is not in the cache yet."""
-        chooser = Chooser(options, self.model.device, [self.model.config.image_token_id])
-        ids = torch.tensor([prompt.ids], device=self.model.device)
-        new = self.vision.latents(prompt.pictures[shown:]) if len(prompt.pictures) > shown else None
-        logits = self._forward(ids[:, cached:], cache, new)
+        chooser, ids = self._chooser(options), torch.tensor([prompt.ids], device=self.model.device)
+        logits = self._read(prompt, cached, shown, cache)
         with self._steps(cache, len(prompt.ids) + options.max_new_tokens) as step:
             while True:
                 token = chooser(ids, logits)
@@ -316,6 +309,12 @@ class Engine:
                 if options.repetition_penalty != 1:
                     ids = torch.cat((ids, token[:, None]), dim=1)
                 logits = step(token[:, None])
+
+    def _read(self, prompt: Prompt, cached: int, shown: int, cache: Cache) -> Tensor:
+        """Read what the cache lacks of a prompt -> logits of what comes next, [1, V]."""
+        ids = torch.tensor([prompt.ids[cached:]], device=self.model.device)
+        new = prompt.pictures[shown:]
+        return self._forward(ids, cache, self.vision.latents(new) if new else None)
 
     def _steps(self, cache: Cache, room: int) -> "AbstractContextManager[Callable[[Tensor], Tensor]]":
         """What reads a token [1, 1] and gives the logits [1, V] of the next."""
@@ -356,9 +355,12 @@ class Engine:
         return Finished(Answer(writer.text.strip(), usage, seconds, self.name, reason))
 
     def _row(self, prompt: Prompt, options: Options) -> Row:
-        chooser = Chooser(options, self.model.device, [self.model.config.image_token_id])
+        writer = Writer(self.processor.tokenizer, options.stop)
         ids = torch.tensor([prompt.ids], device=self.model.device)
-        return Row(prompt, options.max_new_tokens, Writer(self.processor.tokenizer, options.stop), chooser, ids)
+        return Row(prompt, options.max_new_tokens, writer, self._chooser(options), ids)
+
+    def _chooser(self, options: Options) -> Chooser:
+        return Chooser(options, self.model.device, [self.model.config.image_token_id])
 
     @contextmanager
     def _memory(self, tokens: int) -> Iterator[None]:

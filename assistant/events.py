@@ -1,5 +1,6 @@
 """What generating an answer tells, piece by piece."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -55,3 +56,10 @@ class Finished:
 
 
 Event = Started | Token | Finished
+
+
+def last_answer(events: Iterable[Event]) -> Answer:
+    """The answer that a stream ends with, read to its end."""
+    *_, finished = events
+    assert isinstance(finished, Finished)  # a stream ends so, or raises
+    return finished.answer

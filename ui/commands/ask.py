@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assistant.errors import InputError
+from assistant.events import last_answer
 from prompts import few_shot, user_message
 from ui.options import answer_options, model_options
 
@@ -67,7 +68,7 @@ def ask(
         loaded = Assistant.from_pretrained(**model, progress=progress)
     events = loaded.stream(text, images=pictures, demos=shown, **vars(options))
     if as_json:
-        click.echo(json.dumps(_as_json(_last(events), pictures)))
+        click.echo(json.dumps(_as_json(last_answer(events), pictures)))
     else:
         show(events)
 
@@ -122,14 +123,6 @@ def show(events: "Iterable[Event]") -> None:
                 click.echo(event.text, nl=False)
             case Finished():
                 click.echo("" if live else event.answer.text)
-
-
-def _last(events: "Iterable[Event]") -> "Answer":
-    from assistant import Finished
-
-    *_, finished = events
-    assert isinstance(finished, Finished)  # the stream ends so, or raises
-    return finished.answer
 
 
 def _as_json(answer: "Answer", pictures: "Sequence[Picture]") -> dict[str, object]:
