@@ -48,8 +48,9 @@ class Assistant:
         load_seconds: float = 0.0,
         *,
         compile: bool = False,
+        prepack: bool | None = None,
     ) -> None:
-        self.engine = Engine(model, processor, name, load_seconds, compile=compile)
+        self.engine = Engine(model, processor, name, load_seconds, compile=compile, prepack=prepack)
 
     @property
     def model(self) -> FlamingoForConditionalGeneration:
@@ -81,6 +82,7 @@ class Assistant:
         quantize: str | None = None,
         attn_implementation: str | None = None,
         compile: bool = False,
+        prepack: bool | None = None,
         progress: Progress | None = None,
     ) -> "Assistant":
         """Load a model.
@@ -92,7 +94,7 @@ class Assistant:
             quantize: ``"nf4"`` or ``"int8"`` holds decoder layers and gated blocks in 4 or 8 bits.
             attn_implementation: ``"eager"``, ``"sdpa"`` (which transformers chooses), ``"flash_attention_2"`` or
                 ``"flex_attention"``.
-            compile: the decode step, see :class:`Engine`.
+            compile, prepack: see :class:`Engine`.
             progress: told of the parts that are fetched.
 
         Raises:
@@ -138,7 +140,7 @@ class Assistant:
         model = model.eval().to(place)
         if getattr(model, "quantization_method", None) == "bitsandbytes":  # asked for, or saved so
             settle(model)
-        loaded = cls(model, processor, name, time.monotonic() - started, compile=compile)
+        loaded = cls(model, processor, name, time.monotonic() - started, compile=compile, prepack=prepack)
         loaded.engine.warm_up(progress)
         return loaded
 

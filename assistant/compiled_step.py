@@ -14,8 +14,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from .errors import ModelError
 from .model import FlamingoForConditionalGeneration
 from .model.gated_cross_attention import only_slot
+from .model.growing_cache import GrowingLayer
 from .model.media import Media, MediaLayer
-from .text_cache import TextLayer
 
 _STEP = 256  # buffers are so many tokens long, or a multiple
 
@@ -55,7 +55,7 @@ class CompiledStep:
             ModelError: a layer of the cache has no fixed shape.
         """
         layers = [layer for layer in cache.layers if not isinstance(layer, MediaLayer)]
-        if wrong := {type(layer).__name__ for layer in layers} - {TextLayer.__name__}:
+        if wrong := {type(layer).__name__ for layer in layers} - {GrowingLayer.__name__}:
             raise ModelError(
                 f"this model cannot be compiled: it keeps text in a {wrong.pop()}; load it without compile"
             )
@@ -77,11 +77,16 @@ class CompiledStep:
                 self._free.append(buffers)
 
     def _run(self, *args: Any) -> Tensor:
-        """The program; the first call compiles it, with the weights as constants where a CPU may pack them."""
+        """The program; the first call compiles it.
+
+        On a CPU in bfloat16 its weights are constants, which inductor packs for oneDNN. In float32 it would pack them
+        for MKL, which is slower than what :class:`~assistant.prepacking.PrepackedLinear` does.
+        """
         if not self._is_compiled:
             import torch._inductor.config as inductor  # slow to import
 
-            with self._compiling, inductor.patch(freezing=self.model.device.type == "cpu"):
+            freezes = self.model.device.type == "cpu" and self.model.dtype != torch.float32
+            with self._compiling, inductor.patch(freezing=freezes):
                 logits = self._program(*args)
                 self._is_compiled = True
                 return logits
@@ -114,7 +119,7 @@ class CompiledStep:
         assert numbers is not None
         sees = numbers.new_ones(1, 1, dtype=torch.bool)
         if config.attend != "latest":
-            pairs = [(layer.keys, layer.values) for layer in layers]
+            pairs = [(layer.keys.contiguous(), layer.values.contiguous()) for layer in layers]
             for x in itertools.chain.from_iterable(pairs):
                 torch._dynamo.maybe_mark_dynamic(x, 2)
             return pairs, sees

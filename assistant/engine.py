@@ -22,14 +22,15 @@ from .events import Answer, Event, Finished, Started, Token, Usage, last_answer
 from .images import Picture
 from .making import Clock, Row, ending
 from .model import FlamingoForConditionalGeneration, FlamingoProcessor
+from .model.growing_cache import text_cache
 from .model.processing import whole_texts
 from .options import Options
 from .parts import Progress
-from .prefixes import Key, PrefixStore, copy_prefix
+from .prefixes import Key, PrefixStore, Taken
+from .prepacking import prepack as use_onednn
 from .prompt import Prompt
 from .quantization import held_bytes
 from .ranking import PACKED, score_after
-from .text_cache import text_cache
 from .vision_cache import VisionCache
 
 
@@ -42,6 +43,8 @@ class Engine:
         name: that answers carry.
         load_seconds: that answers carry.
         compile: the decode step, at its first use, which takes about a minute and makes every token after it faster.
+        prepack: lay weights out as the CPU reads them fastest, in a copy, see :func:`~assistant.prepacking.prepack`; by
+            default up to 2 GiB of them, unless a compiled program has its own copy, which it has in bfloat16.
         prefix_bytes: that prefixes of earlier prompts may hold; 0 keeps none.
         vision_bytes: that latents of earlier pictures may hold; 0 keeps none.
     """
@@ -54,13 +57,17 @@ class Engine:
         load_seconds: float = 0.0,
         *,
         compile: bool = False,
+        prepack: bool | None = None,
         prefix_bytes: int = 512 * 2**20,
         vision_bytes: int = 64 * 2**20,
     ) -> None:
         self.model, self.processor, self.name, self.load_seconds = model, processor, name, load_seconds
-        self.prefixes = PrefixStore(prefix_bytes, model.config.skip_blocks_without_media)
+        self.prefixes = PrefixStore(
+            prefix_bytes, model.config.resampler_latents, model.config.skip_blocks_without_media
+        )
         self.vision = VisionCache(model, processor, vision_bytes)
         self._compiled = CompiledStep(model) if compile else None
+        use_onednn(model, False if prepack is None and compile and model.dtype != torch.float32 else prepack)
 
     @property
     def context(self) -> int | None:
@@ -133,7 +140,8 @@ class Engine:
         tell("decode step", "compile", 0, 1)
         ids = torch.tensor([[self.model.config.image_token_id, 0]], device=self.model.device)
         cache = text_cache(self.model.config.text_config, ids.shape[1])
-        self._forward(ids, cache, self.vision.latents([Picture(Image.new("RGB", (32, 32)), "blank")]))
+        side = getattr(self.model.config.vision_config, "image_size", 224)
+        self._forward(ids, cache, self.vision.latents([Picture(Image.new("RGB", (side, side)), "blank")]))
         try:
             with self._steps(cache, ids.shape[1] + 1) as step:
                 step(ids[:, -1:])
@@ -161,16 +169,15 @@ class Engine:
         return replace(options, max_new_tokens=min(options.max_new_tokens, self.context - len(prompt.ids)))
 
     def _stream(self, prompt: Prompt, options: Options, cancel: Flag | None, clock: Clock) -> Iterator[Event]:
-        known, cached, shown = self.prefixes.find(self._key(prompt))
-        yield Started(len(prompt.ids), cached)
         room = len(prompt.ids) + options.max_new_tokens
         writer = Writer(self.processor.tokenizer, options.stop)
         said: list[int] = []
         reason = ""
         with self._memory(room):
-            cache = self._start(known, cached, shown, room)
-            tokens = self._tokens(prompt, cached, shown, cache, options)
+            start = self._start(prompt, room)
+            tokens = self._tokens(prompt, start, options)
             try:
+                yield Started(len(prompt.ids), start.tokens)
                 while not reason:
                     said.append(token := next(tokens))
                     clock.tick()
@@ -180,10 +187,10 @@ class Engine:
                     reason = ending(token in self._ends or writer.stopped, cancel, clock, full)
             finally:
                 tokens.close()
-                self._keep(prompt, said, cache)
+                self._keep(prompt, said, start)
         if piece := writer.end():
             yield Token(piece)
-        yield self._finished(prompt, said, cached, writer, clock, reason)
+        yield self._finished(prompt, said, start.tokens, writer, clock, reason)
 
     def _beams(self, prompt: Prompt, options: Options, cancel: Flag | None, clock: Clock) -> Iterator[Event]:
         """Beam search of transformers, which knows the answer only at its end."""
@@ -289,20 +296,19 @@ class Engine:
 
     def _scores(self, prompt: Prompt, answers: Sequence[Sequence[int]]) -> list[float]:
         """Log-probability of each answer."""
-        known, cached, shown = self.prefixes.find(self._key(prompt))
-        cache = self._start(known, cached, shown, len(prompt.ids))
-        first = self._read(prompt, cached, shown, cache).float().log_softmax(-1)[0]
-        self._keep(prompt, (), cache)
-        followed = score_after(self.model, cache, len(prompt.pictures), answers)
+        start = self._start(prompt, len(prompt.ids) + PACKED)
+        try:
+            first = self._read(prompt, start).float().log_softmax(-1)[0]
+            followed = score_after(self.model, start.cache, len(prompt.pictures), answers)
+        finally:
+            self._keep(prompt, (), start)
         return [float(first[answer[0]]) + score for answer, score in zip(answers, followed, strict=True)]
 
-    def _tokens(
-        self, prompt: Prompt, cached: int, shown: int, cache: Cache, options: Options
-    ) -> Generator[int, None, None]:
+    def _tokens(self, prompt: Prompt, start: Taken, options: Options) -> Generator[int, None, None]:
         """Tokens without end; the last one of them is not in the cache yet."""
         chooser, ids = self._chooser(options), torch.tensor([prompt.ids], device=self.model.device)
-        logits = self._read(prompt, cached, shown, cache)
-        with self._steps(cache, len(prompt.ids) + options.max_new_tokens) as step:
+        logits = self._read(prompt, start)
+        with self._steps(start.cache, len(prompt.ids) + options.max_new_tokens) as step:
             while True:
                 token = chooser(ids, logits)
                 yield int(token)
@@ -310,11 +316,11 @@ class Engine:
                     ids = torch.cat((ids, token[:, None]), dim=1)
                 logits = step(token[:, None])
 
-    def _read(self, prompt: Prompt, cached: int, shown: int, cache: Cache) -> Tensor:
-        """Read what the cache lacks of a prompt -> logits of what comes next, [1, V]."""
-        ids = torch.tensor([prompt.ids[cached:]], device=self.model.device)
-        new = prompt.pictures[shown:]
-        return self._forward(ids, cache, self.vision.latents(new) if new else None)
+    def _read(self, prompt: Prompt, start: Taken) -> Tensor:
+        """Read what a cache lacks of a prompt -> logits of what comes next, [1, V]."""
+        ids = torch.tensor([prompt.ids[start.tokens :]], device=self.model.device)
+        new = prompt.pictures[start.pictures :]
+        return self._forward(ids, start.cache, self.vision.latents(new) if new else None)
 
     def _steps(self, cache: Cache, room: int) -> "AbstractContextManager[Callable[[Tensor], Tensor]]":
         """What reads a token [1, 1] and gives the logits [1, V] of the next."""
@@ -335,17 +341,17 @@ class Engine:
         digests = tuple(picture.digest for picture in prompt.pictures)
         return Key((*prompt.ids, *said), digests, self.model.config.image_token_id)
 
-    def _start(self, known: Cache | None, tokens: int, shown: int, room: int) -> Cache:
-        """An empty cache, or the start of a known one."""
-        if known is None:
-            return text_cache(self.model.config.text_config, room)
-        return copy_prefix(known, tokens, shown, self.model.config.resampler_latents, room)
+    def _start(self, prompt: Prompt, room: int) -> Taken:
+        """The start of a known prompt, or an empty cache."""
+        return self.prefixes.take(self._key(prompt), room) or Taken(text_cache(self.model.config.text_config, room))
 
-    def _keep(self, prompt: Prompt, said: Sequence[int], cache: Cache) -> None:
+    def _keep(self, prompt: Prompt, said: Sequence[int], start: Taken) -> None:
         """Keep what was read, if it was: a consumer may have walked away before."""
-        read = cache.get_seq_length()
+        read = start.cache.get_seq_length()
         if read >= len(prompt.ids):
-            self.prefixes.keep(self._key(prompt, said[: read - len(prompt.ids)]), cache)
+            self.prefixes.keep(self._key(prompt, said[: read - len(prompt.ids)]), start)
+        else:
+            self.prefixes.release(start)
 
     def _finished(
         self, prompt: Prompt, said: Sequence[int], cached: int, writer: Writer, clock: Clock, reason: str

@@ -6,6 +6,7 @@ import torch
 from transformers.cache_utils import Cache
 
 from .model import FlamingoForConditionalGeneration
+from .model.growing_cache import GrowingLayer
 from .prefixes import copy_prefix
 
 PACKED = 512
@@ -20,17 +21,18 @@ def score_after(
     """Log-probability of all but the first token of each answer, natural logarithm; none sees another.
 
     Args:
-        cache: of the prompt, one row; it stays as it is.
+        cache: of the prompt, one row; it holds the same afterwards.
         pictures: in the prompt.
         answers: of at least one token.
     """
-    slides = any(layer.is_sliding for layer in cache.layers)
-    packs = not slides and model.config.get_text_config()._attn_implementation in ("eager", "sdpa")
+    grows = all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+    packs = grows and model.config.get_text_config()._attn_implementation in ("eager", "sdpa")
     scores = [0.0] * len(answers)
     longer = [place for place, answer in enumerate(answers) if len(answer) > 1]
     for some in _chunks(longer, answers) if packs else (longer[i : i + _ROWS] for i in range(0, len(longer), _ROWS)):
+        given = [answers[i] for i in some]
         score = _score_packed if packs else _score_rows
-        for place, followed in zip(some, score(model, cache, pictures, [answers[i] for i in some]), strict=True):
+        for place, followed in zip(some, score(model, cache, pictures, given), strict=True):
             scores[place] = followed
     return scores
 
@@ -49,9 +51,9 @@ def _chunks(places: Sequence[int], answers: Sequence[Sequence[int]]) -> Iterator
 
 @torch.inference_mode()
 def _score_packed(
-    model: FlamingoForConditionalGeneration, cache: Cache, pictures: int, answers: Sequence[Sequence[int]]
+    model: FlamingoForConditionalGeneration, cache: Cache, _: int, answers: Sequence[Sequence[int]]
 ) -> list[float]:
-    """In one row, under a mask: the prompt's keys and values are read once for all."""
+    """In one row, under a mask, behind the prompt's own keys and values, which are read once for all."""
     device, read = model.device, cache.get_seq_length()
     given = [token for answer in answers for token in answer[:-1]]
     wanted = torch.tensor([token for answer in answers for token in answer[1:]], device=device)
@@ -61,13 +63,16 @@ def _score_packed(
     sees = torch.cat((own.new_ones(len(given), read), own), dim=1)
     mask = torch.zeros(sees.shape, dtype=model.dtype, device=device)
     mask = mask.masked_fill(~sees, torch.finfo(mask.dtype).min)[None, None]
-    logits = model(
-        input_ids=torch.tensor([given], device=device),
-        attention_mask=mask,
-        position_ids=read + places[None],
-        past_key_values=copy_prefix(cache, read, pictures, model.config.resampler_latents, read + len(given)),
-        use_cache=True,
-    ).logits[0]
+    try:
+        logits = model(
+            input_ids=torch.tensor([given], device=device),
+            attention_mask=mask,
+            position_ids=read + places[None],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[0]
+    finally:
+        cache.crop(read - cache.get_seq_length())
     scores = logits.float().log_softmax(-1).gather(1, wanted[:, None])[:, 0]
     return scores.new_zeros(len(answers)).index_add(0, rows, scores).tolist()
 

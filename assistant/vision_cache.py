@@ -10,7 +10,7 @@ from torch import Tensor
 from .images import Picture
 from .model import FlamingoForConditionalGeneration, FlamingoProcessor
 
-_AT_ONCE = 16  # pictures that go through the tower together
+_AT_ONCE = 8  # pictures that go through the tower together
 
 
 class VisionCache:

@@ -41,6 +41,7 @@ class MaskedCrossAttention(nn.Module):
         if media.slot is not None:
             slot = media.slot.to(keys.device)
             keys, values = (only_slot(x, slot, media.slots) for x in (keys, values))
+        keys, values = media.visible(keys), media.visible(values)
         allowed = media.allowed(self.config._attn_implementation)
         query = split_heads(self.to_q(self.norm(hidden_states)), self.heads)
         return self.to_out(attend_to(self, query, keys, values, None if allowed is None else allowed.to(query.device)))

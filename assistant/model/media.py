@@ -15,22 +15,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 from transformers.utils.generic import is_flash_attention_requested
 
 from .attention import Allowed, Segments
+from .growing_cache import GrowingLayer
 
 
-class MediaLayer(DynamicLayer):
+class MediaLayer(GrowingLayer):
     """Keys and values of all pictures so far for one gated block, [B, H, N * R, d].
 
     The first media layer of a cache also carries ``numbers`` [B, N]: the number of the picture in each slot, 0 for
-    the padding of rows with fewer pictures.
+    the padding of rows with fewer pictures; and ``in_order``: there is one row, and its slots are its pictures.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, room: int = 0) -> None:
+        super().__init__(room)
         self.numbers: Tensor | None = None
+        self.in_order = True
 
     def crop(self, tokens_to_remove: int) -> None:
         """Text is cropped, pictures stay."""
@@ -40,10 +42,11 @@ class MediaLayer(DynamicLayer):
 
     def reset(self) -> None:
         super().reset()
-        self.numbers = None
+        self.numbers, self.in_order = None, True
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
+        self.in_order = False
         if self.numbers is not None:
             self.numbers = self.numbers.repeat_interleave(repeats, dim=0)
 
@@ -69,12 +72,13 @@ class Media:
     Attributes:
         latents: [B, N', R, W], the pictures that are new in this call, or ``None``.
         sees: bool [B, T], whether a token sees any picture.
-        mask: bool [B, 1, T, N], which slots a token sees, or ``None`` where ``sees`` says it all.
+        mask: bool [B, 1, T, N - first], which slots a token sees, or ``None`` where ``sees`` says it all.
         slot: [B], the only slot that a single token attends to, or ``None``.
         layers: cache layers of the blocks, or ``None`` without a cache.
         slots: number of slots, N.
-        ends: [B, N + 1], how many tokens of a row come before its first picture, and then how many up to the last one
-            that sees a slot; ``None`` where there is no mask, or a token may see more than one slot.
+        first: of them that any token sees; those before it are not looked at.
+        ends: [B, N - first + 1], how many tokens of a row come before its first picture, and then how many up to the
+            last one that sees a slot; ``None`` where there is no mask, or a token may see more than one slot.
     """
 
     latents: Tensor | None
@@ -84,6 +88,7 @@ class Media:
     layers: list[MediaLayer] | None
     slots: int
     ends: Tensor | None = None
+    first: int = 0
     _allowed: Allowed | None = field(default=None, init=False, repr=False)
 
     def allowed(self, implementation: str) -> Allowed | None:
@@ -111,6 +116,14 @@ class Media:
         assert self.layers is not None and self.layers[0].keys is not None
         return self.layers[0].keys.shape[2] // self.slots
 
+    @property
+    def _seen_slots(self) -> int:
+        return self.slots - self.first
+
+    def visible(self, x: Tensor) -> Tensor:
+        """What any token sees of keys or values [B, H, N * R, d]."""
+        return x[:, :, self.first * self._latents_per_slot :] if self.first else x
+
     def _segments(self, ends: Tensor) -> Segments:
         """A segment for each slot of each row, before which comes one for the tokens that see none, without latents.
 
@@ -118,8 +131,8 @@ class Media:
         """
         (batch, length), latents = self.sees.shape, self._latents_per_slot
         rows = torch.arange(batch, device=ends.device)[:, None]
-        keys = torch.arange(self.slots + 1, device=ends.device) * latents
-        queries, keys = ends + rows * length, keys + rows * self.slots * latents
+        keys = torch.arange(self._seen_slots + 1, device=ends.device) * latents
+        queries, keys = ends + rows * length, keys + rows * self._seen_slots * latents
         starts = [F.pad(x.flatten(), (1, 0)).to(torch.int32) for x in (queries, keys)]
         return Segments(starts[0], starts[1], length, latents)
 
@@ -129,7 +142,9 @@ class Media:
         def sees_latent(row: Tensor, head: Tensor, token: Tensor, latent: Tensor) -> Tensor:
             return mask[row, 0, token, latent // latents]
 
-        return create_block_mask(sees_latent, len(mask), None, mask.shape[2], self.slots * latents, device=mask.device)
+        return create_block_mask(
+            sees_latent, len(mask), None, mask.shape[2], self._seen_slots * latents, device=mask.device
+        )
 
 
 def picture_counts(input_ids: Tensor, image_token_id: int) -> Tensor:
@@ -172,8 +187,15 @@ def lay_out(
     assert numbers is not None
     sees = text > 0
     slots = numbers.shape[1]
-    if slots == 1:
-        return Media(latents, sees, None, None, layers, slots)
+    first = 0
+    if layers:
+        layers[0].in_order &= batch == 1
+        if layers[0].in_order and attend == "latest":  # the picture before, and those that come now
+            come = 0 if latents is None or length == 1 else latents.shape[1]
+            first = max(slots - come - 1, 0)
+            numbers = numbers[:, first:]
+    if slots - first == 1:
+        return Media(latents, sees, None, None, layers, slots, first=first)
     if attend == "latest" and length == 1:
         slot = (numbers == text).to(torch.uint8).argmax(dim=1)
         return Media(latents, sees, None, slot, layers, slots)
@@ -183,4 +205,4 @@ def lay_out(
     text, numbers = text[:, :, None], numbers[:, None, :]
     visible = (numbers == text) if attend == "latest" else (numbers <= text) & (numbers > 0)
     visible = visible | ~sees[:, :, None]  # a row of -inf has no softmax; its output is dropped by `sees`
-    return Media(latents, sees, visible[:, None], None, layers, slots, ends)
+    return Media(latents, sees, visible[:, None], None, layers, slots, ends, first)

@@ -74,8 +74,8 @@ class Job:
     """What one process does.
 
     Attributes:
-        task: ``"weights"``, ``"check"`` or ``"measure"``; ``"default"``, ``"compiled"`` or ``"generate"`` for the
-            embedded default.
+        task: ``"weights"``, ``"check"``, ``"measure"`` or ``"compiled"``; ``"default"``, ``"compiled"`` or
+            ``"generate"`` for the embedded default.
         folder: where the weights lie, and what the check compares.
         pictures: how many the prompts show, one prompt each.
         rank_pictures: how many the prompt shows whose ``candidates`` are ranked.

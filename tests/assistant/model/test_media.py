@@ -32,13 +32,11 @@ def read(media: Media | None, numbers: torch.Tensor | None, batch: int, length: 
     """What a Media says, in the words of the definition."""
     if media is None:
         return [[set() for _ in range(length)] for _ in range(batch)]
+    allowed = torch.zeros(batch, length, media.slots, dtype=torch.bool)
     if media.slot is not None:
-        allowed = torch.zeros(batch, length, media.slots, dtype=torch.bool)
         allowed[torch.arange(batch), :, media.slot] = True
-    elif media.mask is not None:
-        allowed = media.mask[:, 0]
     else:
-        allowed = torch.ones(batch, length, media.slots, dtype=torch.bool)
+        allowed[:, :, media.first :] = True if media.mask is None else media.mask[:, 0]
     said = []
     for b in range(batch):
         said.append([])
@@ -75,6 +73,19 @@ def test_the_mask_is_the_loop_in_one_call_and_in_chunks(attend, batch):
         for row, more in zip(said, read(media, layers[0].numbers, *chunk.shape), strict=True):
             row += more
     assert said == who_sees_what(ids.tolist(), attend)
+
+
+@given(batch=batches(), row=st.integers(0, 3), end=st.lists(st.sampled_from([WORD, IMAGE]), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_a_row_goes_on_alone_as_in_its_batch(batch, row, end):
+    ids, layers = batch[0], [MediaLayer()]
+    row %= len(ids)
+    if lay_out(ids, IMAGE, latents_of(ids), layers, "latest") is not None:
+        layers[0].batch_select_indices(torch.tensor([row]))
+    chunk = torch.tensor([end])
+    media = lay_out(chunk, IMAGE, latents_of(chunk), layers, "latest")
+    whole = [[*ids[row].tolist(), *end]]
+    assert read(media, layers[0].numbers, *chunk.shape)[0] == who_sees_what(whole, "latest")[0][-len(end) :]
 
 
 @given(batch=batches())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from assistant.text_cache import TextLayer, text_cache
+from assistant.model.growing_cache import GrowingLayer, text_cache
 
 FAMILIES = ["llama", "qwen3", "opt", "gpt-neox", "gemma2", "gemma3", "mpt"]
 GREEDY = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "use_cache": True}
@@ -37,7 +37,7 @@ def act(layer: DynamicLayer, name: str, number: int, seed: int) -> None:
             layer.batch_select_indices(torch.tensor(some))
         case "reset":
             layer.reset()
-        case "trim" if isinstance(layer, TextLayer):
+        case "trim" if isinstance(layer, GrowingLayer):
             layer.trim()
         case "offload":
             layer.offload()
@@ -53,7 +53,7 @@ steps = st.tuples(
 @given(steps=st.lists(steps, max_size=20), room=st.sampled_from([0, 1, 6, 100]))
 @settings(max_examples=200, deadline=None)
 def test_it_holds_what_a_layer_that_concatenates_holds(steps, room):
-    mine, theirs = TextLayer(room), DynamicLayer()
+    mine, theirs = GrowingLayer(room), DynamicLayer()
     for seed, (name, number) in enumerate(steps):
         act(mine, name, number, seed)
         act(theirs, name, number, seed)
@@ -63,13 +63,13 @@ def test_it_holds_what_a_layer_that_concatenates_holds(steps, room):
             assert torch.equal(mine.keys, theirs.keys) and torch.equal(mine.values, theirs.values)
 
 
-def places(layer: TextLayer) -> tuple[int, int]:
+def places(layer: GrowingLayer) -> tuple[int, int]:
     return layer.keys.data_ptr(), layer.values.data_ptr()
 
 
 @pytest.mark.parametrize("room", [0, 150])
 def test_a_token_is_written_where_there_is_room(room):
-    layer = TextLayer(room)
+    layer = GrowingLayer(room)
     layer.update(*states(2, 5))
     before = places(layer)
     for seed in range(100):
@@ -81,7 +81,7 @@ def test_a_token_is_written_where_there_is_room(room):
 
 
 def test_room_is_made_once_and_for_no_more_than_asked():
-    layer = TextLayer(40)
+    layer = GrowingLayer(40)
     layer.update(*states(1, 7))
     assert layer.keys.untyped_storage().nbytes() == 40 * 2 * 3 * 4
     layer.update(*states(1, 33))
@@ -91,7 +91,7 @@ def test_room_is_made_once_and_for_no_more_than_asked():
 
 
 def test_growing_copies_a_token_a_few_times_at_most():
-    layer, moved = TextLayer(), 0
+    layer, moved = GrowingLayer(), 0
     for seed in range(2000):
         before = layer.keys.data_ptr() if layer.is_initialized else None
         layer.update(*states(1, 1, seed))
@@ -103,16 +103,16 @@ def test_growing_copies_a_token_a_few_times_at_most():
 def test_room_is_given_back_where_there_is_much():
     keys, values = states(1, 10)
     for room, trimmed in ((20, 20), (21, 10)):
-        layer = TextLayer(room)
+        layer = GrowingLayer(room)
         layer.update(keys, values)
         layer.trim()
         assert layer.keys.untyped_storage().nbytes() == trimmed * 2 * 3 * 4
         assert torch.equal(layer.keys, keys) and torch.equal(layer.values, values)
-    TextLayer(20).trim()
+    GrowingLayer(20).trim()
 
 
 def test_a_copy_goes_its_own_way():
-    layer = TextLayer(20)
+    layer = GrowingLayer(20)
     layer.update(*states(1, 3))
     twin = copy.deepcopy(layer)
     twin.update(*states(1, 1, seed=1))
@@ -129,8 +129,8 @@ def test_layers_with_a_window_stay_as_they_are(text_configs):
     }
     assert {type(layer) for layer in cache.layers} == {DynamicSlidingWindowLayer}
     kinds = [type(layer) for layer in text_cache(text_configs["gemma2"](), 30).layers]
-    assert kinds == [DynamicSlidingWindowLayer, TextLayer, DynamicSlidingWindowLayer]
-    assert [type(layer) for layer in text_cache(text_configs["llama"](), 30).layers] == [TextLayer] * 3
+    assert kinds == [DynamicSlidingWindowLayer, GrowingLayer, DynamicSlidingWindowLayer]
+    assert [type(layer) for layer in text_cache(text_configs["llama"](), 30).layers] == [GrowingLayer] * 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)

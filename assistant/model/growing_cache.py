@@ -1,7 +1,9 @@
-"""Caches of text that grow without copying."""
+"""Caches that grow without copying, and that can share what they start with."""
 
+import copy
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -9,10 +11,10 @@ from transformers.cache_utils import DynamicLayer
 _SPARE = 128  # least tokens to make room for beyond those that come
 
 
-class TextLayer(DynamicLayer):
-    """Keys and values of text, [B, H, T, d], in buffers with room for more: a token is written, not concatenated.
+class GrowingLayer(DynamicLayer):
+    """Keys and values, [B, H, T, d], in buffers with room for more: a token is written, not concatenated.
 
-    For inference alone: what :meth:`update` returned is written over after a ``crop``.
+    What :meth:`update` returned is written over after a ``crop``; where gradients are recorded, it concatenates.
 
     Args:
         room: tokens to make room for at the first call, in all.
@@ -27,6 +29,9 @@ class TextLayer(DynamicLayer):
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled() and key_states.requires_grad:
+            self._buffers = None
+            return super().update(key_states, value_states, *args, **kwargs)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         used = self.get_seq_length()
@@ -46,6 +51,22 @@ class TextLayer(DynamicLayer):
         """Give room back where there is more of it than text."""
         if self._buffers is not None and self._buffers[0].shape[-2] > 2 * self.get_seq_length():
             self.keys, self.values, self._buffers = self.keys.clone(), self.values.clone(), None
+
+    def fork(self, length: int, room: int = 0) -> "GrowingLayer":
+        """A layer that starts with the first tokens of this one, in the same memory.
+
+        Of all layers that share memory only one may be written, and none of the others may hold more than it starts
+        with.
+
+        Args:
+            length: of these tokens.
+            room: to make room for where the buffers are too small, in all.
+        """
+        forked = copy.copy(self)
+        forked._room = room
+        if self.is_initialized:
+            forked.keys, forked.values = self.keys[:, :, :length], self.values[:, :, :length]
+        return forked
 
     # Whatever replaces the tensors leaves the buffers behind.
 
@@ -86,5 +107,5 @@ def text_cache(config: PreTrainedConfig, room: int) -> DynamicCache:
         room: tokens to make room for, in all.
     """
     cache = DynamicCache(config=config)
-    cache.layers = [TextLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [GrowingLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
