@@ -78,7 +78,7 @@ def shown(ids: list[int], first: int) -> Prompt:
 
 
 @pytest.mark.parametrize(("text", "attend"), KINDS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=prompts, second=prompts, number=st.integers(0, 4))
 def test_cold_warm_and_compiled_say_the_same(build, text, attend, first, second, number):
     engine, compiled = build(text, attend), build(text, attend, compile=True)
@@ -135,6 +135,7 @@ def test_a_step_is_compiled_once_whatever_the_lengths(build, attend):
     assert not counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_there_is_no_end_of_models_that_are_compiled(build):
     prompt, options = shown([7, IMAGE, 8], 0), Options(max_new_tokens=3)
     engines = [build("llama", "latest", compile=True, number=number) for number in range(1, 11)]
