@@ -7,7 +7,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install ui demo test test-all core-imports check format bench bench-peers ruler constraints clean
+.PHONY: help install ui demo test test-all core-imports check format bench bench-peers bench-quantized ruler constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -63,6 +63,9 @@ $(PEERS_STAMP): benchmarks/peers/requirements.txt constraints.txt
 	$(PEERS)/bin/python -m pip install -r benchmarks/peers/requirements.txt
 	$(PEERS)/bin/python -m pip install --no-deps open-flamingo==2.0.1
 	@touch $@
+
+bench-quantized: $(STAMP) ## the default in bfloat16, 8 and 4 bits: bytes, speed, and whether it says the same
+	$(BIN)/python benchmarks/quantized.py
 
 ruler: $(STAMP) ## every task of `assistant eval` on its test set, in one go
 	$(BIN)/python benchmarks/ruler.py --set test
