@@ -7,7 +7,7 @@ PEERS := .venv-peers
 PEERS_STAMP := $(PEERS)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install ui demo test test-all core-imports check format bench bench-peers bench-quantized ruler constraints clean
+.PHONY: help install ui demo test test-browser test-all core-imports check format bench bench-peers bench-quantized ruler constraints clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,16 +21,20 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "error: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[train,ui,dev]'
 	@touch $@
 
-ui: demo ## start the main job: until the chat page exists, the demo
+ui: $(STAMP) ## start the chat page in a browser
+	$(BIN)/assistant ui
 
 demo: $(STAMP) ## ask the default model about the bundled photograph
 	$(BIN)/assistant ask assistant/assets/demo.jpg -q "What is in the picture?"
 
 test: $(STAMP) ## the fast tests
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu and not network and not browser"
+
+test-browser: $(STAMP) ## the chat page in a headless Chromium; screenshots go to tests/ui/screenshots
+	$(BIN)/python -m pytest -n 0 -m browser
 
 test-all: $(STAMP) ## every test that this machine can run
 	$(BIN)/python -m pytest

@@ -19,22 +19,34 @@ from .errors import (
     ModelError,
     OutOfMemoryError,
     PromptError,
+    StoreError,
 )
 
 if TYPE_CHECKING:
     from .api import Assistant
+    from .chat import ChatSession
+    from .chat_model import ChatModel
+    from .conversation import Conversation, Demo, Turn
     from .engine import Engine
-    from .events import Answer, Event, Finished, Started, Token, Usage
+    from .events import Answer, Event, Failed, Finished, Notice, Started, Token, ToolResult, Usage
     from .model import FlamingoConfig, FlamingoForConditionalGeneration, FlamingoProcessor
     from .options import Options
     from .prompt import Prompt
+    from .scripted import ScriptedModel
+    from .store import ConversationStore
 
+_EVENTS = ("Answer", "Event", "Failed", "Finished", "Notice", "Started", "Token", "ToolResult", "Usage")
 _LAZY = {
     "Assistant": "assistant.api",
+    "ChatModel": "assistant.chat_model",
+    "ChatSession": "assistant.chat",
+    "ConversationStore": "assistant.store",
     "Options": "assistant.options",
     "Engine": "assistant.engine",
     "Prompt": "assistant.prompt",
-    **dict.fromkeys(("Answer", "Event", "Finished", "Started", "Token", "Usage"), "assistant.events"),
+    "ScriptedModel": "assistant.scripted",
+    **dict.fromkeys(("Conversation", "Demo", "Turn"), "assistant.conversation"),
+    **dict.fromkeys(_EVENTS, "assistant.events"),
     **dict.fromkeys(("FlamingoConfig", "FlamingoForConditionalGeneration", "FlamingoProcessor"), "assistant.model"),
 }
 
@@ -42,8 +54,14 @@ __all__ = [
     "Answer",
     "Assistant",
     "AssistantError",
+    "ChatModel",
+    "ChatSession",
+    "Conversation",
+    "ConversationStore",
+    "Demo",
     "Engine",
     "Event",
+    "Failed",
     "FetchError",
     "Finished",
     "FlamingoConfig",
@@ -53,12 +71,17 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "ModelError",
+    "Notice",
     "Options",
     "OutOfMemoryError",
     "Prompt",
     "PromptError",
+    "ScriptedModel",
     "Started",
+    "StoreError",
     "Token",
+    "ToolResult",
+    "Turn",
     "Usage",
 ]
 

@@ -12,14 +12,17 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from prompts import few_shot, user_message
 
+from .chat import ChatSession, Store
+from .conversation import Conversation
 from .engine import Engine
 from .errors import InputError, ModelError
 from .events import Answer, Event, last_answer
 from .images import ImageSource, Picture, load_pictures
+from .looking import Looked, look
 from .model import FlamingoForConditionalGeneration, FlamingoProcessor
 from .model.adapter import DESCRIPTION, Adapter, load_assembled
 from .model.attention import check_implementation
-from .options import make_options
+from .options import Options, make_options
 from .parts import PARTS, Progress, ensure_part
 from .prompt import Prompt
 from .quantization import quantization, quantize_layers, settle
@@ -184,6 +187,16 @@ class Assistant:
         chosen = make_options(options)
         return self.engine.stream(self.prompt(question, images, demos), chosen, cancel, since)
 
+    def chat(
+        self,
+        conversation: Conversation | None = None,
+        *,
+        store: Store | None = None,
+        options: Options | None = None,
+    ) -> ChatSession:
+        """A chat with this model; arguments as of :class:`ChatSession`."""
+        return ChatSession(self.engine, conversation, store=store, options=options)
+
     def rank(
         self,
         question: str,
@@ -193,6 +206,19 @@ class Assistant:
     ) -> list[float]:
         """Log-probability of each candidate as the whole answer; see :meth:`Engine.rank` and :meth:`stream`."""
         return self.engine.rank(self.prompt(question, images, demos), candidates)
+
+    def look(self, prompt: Prompt, answer: str) -> Looked:
+        """Where the words of an answer looked, as :func:`~assistant.looking.look` sees it.
+
+        Args:
+            prompt: of the question, as :meth:`prompt` makes it.
+            answer: its text.
+
+        Raises:
+            InputError: there is no picture before the answer, or no word in it.
+        """
+        said = self.processor.tokenizer.encode(answer, add_special_tokens=False, split_special_tokens=True)
+        return look(self.model, self.processor, prompt, said)
 
     def prompt(self, question: str, images: Sequence[ImageSource | Picture] = (), demos: Sequence[Demo] = ()) -> Prompt:
         """The tokens of a question, with one image token for each picture; errors as in :meth:`stream`."""

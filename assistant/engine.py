@@ -8,6 +8,7 @@ from threading import Event as Flag
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 from transformers import StoppingCriteriaList
@@ -23,6 +24,7 @@ from .images import Picture
 from .making import Clock, Row, ending
 from .model import FlamingoForConditionalGeneration, FlamingoProcessor
 from .model.growing_cache import text_cache
+from .model.media import MediaLayer
 from .model.processing import whole_texts
 from .options import Options
 from .parts import Progress
@@ -82,14 +84,34 @@ class Engine:
         """The tokens of a conversation that waits for an answer, whatever its pictures are.
 
         As the processor makes them, which refuses to leave the pictures for later: its template on its tokenizer.
+
+        Raises:
+            PromptError: the model's template does not take such a conversation.
         """
-        return self.processor.tokenizer.apply_chat_template(
-            whole_texts(to_chat(messages)),
-            chat_template=self.processor.chat_template,
-            add_generation_prompt=True,
-            return_dict=False,
-            sanitize_control_tokens=True,
-        )
+        try:
+            return self.processor.tokenizer.apply_chat_template(
+                whole_texts(to_chat(messages)),
+                chat_template=self.processor.chat_template,
+                add_generation_prompt=True,
+                return_dict=False,
+                sanitize_control_tokens=True,
+            )
+        except TemplateError as error:  # some know no system message
+            raise PromptError(f"the chat template of {self.name} does not take this conversation: {error}") from None
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """How many tokens a conversation has that waits for an answer."""
+        return len(self.tokens(messages))
+
+    def reply(
+        self,
+        messages: Sequence[Message],
+        options: Options | None = None,
+        cancel: Flag | None = None,
+        since: float | None = None,
+    ) -> Iterator[Event]:
+        """Answer a conversation whose pictures are :class:`Picture`; the rest as in :meth:`stream`."""
+        return self.stream(self.prompt(messages), options, cancel, since)
 
     def stream(
         self,
@@ -346,9 +368,9 @@ class Engine:
         return self.prefixes.take(self._key(prompt), room) or Taken(text_cache(self.model.config.text_config, room))
 
     def _keep(self, prompt: Prompt, said: Sequence[int], start: Taken) -> None:
-        """Keep what was read, if it was: a consumer may have walked away before."""
-        read = start.cache.get_seq_length()
-        if read >= len(prompt.ids):
+        """Keep what was read, if it was: a consumer may have walked away before, or a step was interrupted half way."""
+        read, *others = {layer.get_seq_length() for layer in start.cache.layers if not isinstance(layer, MediaLayer)}
+        if read >= len(prompt.ids) and not others:
             self.prefixes.keep(self._key(prompt, said[: read - len(prompt.ids)]), start)
         else:
             self.prefixes.release(start)

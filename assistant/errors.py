@@ -5,6 +5,7 @@
     |-- ModelError                 a model is absent, broken or does not fit
     |-- MissingExtraError          an optional package is not installed
     |-- OutOfMemoryError           the machine has not the memory for it
+    |-- StoreError                 conversations cannot be kept or read
     `-- InputError (ValueError)    the call was wrong                    exit code 2
         |-- ImageError             a picture cannot be read
         |-- PromptError            text and pictures do not fit together
@@ -27,6 +28,7 @@ __all__ = [
     "ModelError",
     "OutOfMemoryError",
     "PromptError",
+    "StoreError",
 ]
 
 
@@ -52,6 +54,10 @@ class MissingExtraError(AssistantError):
 
 class OutOfMemoryError(AssistantError):
     """A model, or a prompt, is larger than the memory that is left."""
+
+
+class StoreError(AssistantError):
+    """Conversations cannot be kept or read: the disk is full, or the file is in use, damaged or too new."""
 
 
 class ImageError(InputError):

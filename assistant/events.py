@@ -55,7 +55,35 @@ class Finished:
     answer: Answer
 
 
-Event = Started | Token | Finished
+@dataclass(frozen=True)
+class Notice:
+    """What a person should know about an answer, such as that old turns were left out of its prompt."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool gave back."""
+
+    tool: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The last event of a session's stream whose answer failed; what was said until then is kept.
+
+    Attributes:
+        message: one line for a person, as that of the :class:`AssistantError`.
+        exit_code: of that error.
+    """
+
+    message: str
+    exit_code: int
+
+
+Event = Started | Token | Finished | Notice | ToolResult | Failed
 
 
 def last_answer(events: Iterable[Event]) -> Answer:

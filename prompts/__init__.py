@@ -13,6 +13,7 @@ from prompts.messages import (
     system_message,
     to_chat,
     user_message,
+    with_markers,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "system_message",
     "to_chat",
     "user_message",
+    "with_markers",
 ]

@@ -100,6 +100,19 @@ def user_message(text: str, images: Sequence[Any] = ()) -> Message:
     return Message("user", tuple(parts))
 
 
+def with_markers(message: Message) -> str:
+    """The text of which, with the message's pictures, :func:`user_message` makes this message again."""
+    text, number = "", 0
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            text += part.text
+            continue
+        number += 1
+        if text:  # those without a marker stand before the text
+            text += f"[img{number}]"
+    return text
+
+
 def _check_markers(uses: Counter[str], given: Collection[str]) -> None:
     problems = [f"[img{number or 0}] names no picture" for number in uses if number not in given]
     problems += [f"[img{number}] stands {uses[number]} times" for number in given if uses[number] > 1]

@@ -9,7 +9,7 @@ import click
 from assistant.errors import InputError
 from assistant.options import Options, make_options
 
-__all__ = ["answer_options", "model_options"]
+__all__ = ["answer_options", "model_options", "utf8"]
 
 _MODEL = [
     click.option(
@@ -80,3 +80,16 @@ def _add(options: list[Any], command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def utf8(given: str, what: str) -> str:
+    """Text from the command line or a terminal, as it is.
+
+    Raises:
+        InputError: it is no text.
+    """
+    try:
+        given.encode()  # bytes that were no UTF-8 arrive from the shell as lone surrogates, which no tokenizer takes
+    except UnicodeEncodeError:
+        raise InputError(f"the {what} is not UTF-8 text: {given!r}") from None
+    return given

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +66,9 @@ class Segments(NamedTuple):
 Allowed = Tensor | Segments | BlockMask
 """Who attends to what: bool [B, 1, L, S], True where it is allowed, or what says the same to a kernel."""
 
+Watch = Callable[[Tensor], None]
+"""Is handed the weights of an attention, [B, H, L, S]."""
+
 
 def eager_attention_forward(
     module: nn.Module,
@@ -88,7 +92,14 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def attend_to(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Allowed | None) -> Tensor:
+def attend_to(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Allowed | None,
+    watch: Watch | None = None,
+) -> Tensor:
     """Attention by the implementation that the configuration of ``module`` names.
 
     Args:
@@ -97,17 +108,21 @@ def attend_to(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
         key, value: [B, H, S, d].
         mask: a tensor for any implementation, segments for flash attention, a block mask for flex attention; ``None``
             where everything attends to everything.
+        watch: sees the weights; attention is eager then, whatever the configuration names, and takes a tensor as mask.
 
     Returns:
         [B, L, H * d].
     """
-    attention = ALL_ATTENTION_FUNCTIONS.get_interface(module.config._attn_implementation, eager_attention_forward)
+    implementation = "eager" if watch else module.config._attn_implementation
+    attention = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
     segments: dict[str, Any] = {}
     if isinstance(mask, Segments):
         segments, mask = mask._asdict(), None
     elif isinstance(mask, Tensor) and attention is not eager_attention_forward:
         attention = sdpa_attention_forward  # other kernels take no dense mask; SDPA is the same mathematics
-    output, _ = attention(
+    output, weights = attention(
         module, query, key, value, mask, dropout=0.0, scaling=module.scaling, is_causal=False, **segments
     )
+    if watch:
+        watch(weights)
     return output.flatten(2)

@@ -42,9 +42,10 @@ class MaskedCrossAttention(nn.Module):
             slot = media.slot.to(keys.device)
             keys, values = (only_slot(x, slot, media.slots) for x in (keys, values))
         keys, values = media.visible(keys), media.visible(values)
-        allowed = media.allowed(self.config._attn_implementation)
+        allowed = media.allowed("eager" if media.watch else self.config._attn_implementation)
         query = split_heads(self.to_q(self.norm(hidden_states)), self.heads)
-        return self.to_out(attend_to(self, query, keys, values, None if allowed is None else allowed.to(query.device)))
+        allowed = None if allowed is None else allowed.to(query.device)
+        return self.to_out(attend_to(self, query, keys, values, allowed, media.watch))
 
 
 def only_slot(x: Tensor, slot: Tensor, slots: int) -> Tensor:

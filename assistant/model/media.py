@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers.cache_utils import Cache
 from transformers.utils.generic import is_flash_attention_requested
 
-from .attention import Allowed, Segments
+from .attention import Allowed, Segments, Watch
 from .growing_cache import GrowingLayer
 
 
@@ -79,6 +79,7 @@ class Media:
         first: of them that any token sees; those before it are not looked at.
         ends: [B, N - first + 1], how many tokens of a row come before its first picture, and then how many up to the
             last one that sees a slot; ``None`` where there is no mask, or a token may see more than one slot.
+        watch: sees the weights of every gated block, [B, H, T, (N - first) * R].
     """
 
     latents: Tensor | None
@@ -89,6 +90,7 @@ class Media:
     slots: int
     ends: Tensor | None = None
     first: int = 0
+    watch: Watch | None = None
     _allowed: Allowed | None = field(default=None, init=False, repr=False)
 
     def allowed(self, implementation: str) -> Allowed | None:

@@ -5,13 +5,17 @@ R latents, Dv vision width, D language width, W resampler width, H heads, C clas
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import attend_to, split_heads
+from .attention import Watch, attend_to, split_heads
 from .configuration import FlamingoConfig
+
+WatchLayer = Callable[[Tensor, Tensor, Tensor], None]
+"""Is handed the weights of a layer [I, H, R, M + R], the latents before it and what attention adds, [I, R, W]."""
 
 
 class FeedForward(nn.Sequential):
@@ -43,12 +47,12 @@ class PerceiverAttention(nn.Module):
         self.to_kv = nn.Linear(width, 2 * inner, bias=False)
         self.to_out = nn.Linear(inner, width, bias=False)
 
-    def forward(self, latents: Tensor, media: Tensor) -> Tensor:
-        """latents [I, R, W], media [I, M, W] -> [I, R, W]."""
+    def forward(self, latents: Tensor, media: Tensor, watch: Watch | None = None) -> Tensor:
+        """latents [I, R, W], media [I, M, W] -> [I, R, W]; ``watch`` sees weights [I, H, R, M + R]."""
         latents = self.norm_latents(latents)
         keys, values = self.to_kv(torch.cat((self.norm_media(media), latents), dim=1)).chunk(2, dim=-1)
         q, k, v = (split_heads(x, self.heads) for x in (self.to_q(latents), keys, values))
-        return self.to_out(attend_to(self, q, k, v, mask=None))
+        return self.to_out(attend_to(self, q, k, v, None, watch))
 
 
 class PerceiverLayer(nn.Module):
@@ -57,8 +61,12 @@ class PerceiverLayer(nn.Module):
         self.attention = PerceiverAttention(config, width)
         self.feed_forward = FeedForward(width, config.resampler_ff_mult)
 
-    def forward(self, latents: Tensor, media: Tensor) -> Tensor:
-        latents = latents + self.attention(latents, media)
+    def forward(self, latents: Tensor, media: Tensor, watch: WatchLayer | None = None) -> Tensor:
+        weights: list[Tensor] = []
+        attended = self.attention(latents, media, weights.append if watch else None)
+        if watch:
+            watch(weights[0], latents, attended)
+        latents = latents + attended
         return latents + self.feed_forward(latents)
 
 
@@ -113,12 +121,14 @@ class PerceiverResampler(nn.Module):
         side = math.isqrt(maps.shape[-1])
         return self.local(F.adaptive_avg_pool2d(maps.unflatten(-1, (side, side)), self.grid).flatten(2).transpose(1, 2))
 
-    def forward(self, patches: Tensor, class_logits: Tensor | None = None) -> Tensor:
+    def forward(self, patches: Tensor, class_logits: Tensor | None = None, watch: WatchLayer | None = None) -> Tensor:
         """Resample.
 
         Args:
             patches: [I, F, P, Dv], features of I pictures of F frames.
             class_logits: [I, F, C], the tower's own class logits, if ``class_token`` is set.
+            watch: sees every layer. Of the M tokens of a picture the class token and then the mean of the patches come
+                first, if there are such, in every frame.
 
         Returns:
             [I, R, W] latents.
@@ -154,5 +164,5 @@ class PerceiverResampler(nn.Module):
         if cells is not None:
             latents = torch.cat((latents[:, : cells.shape[1]] + cells, latents[:, cells.shape[1] :]), dim=1)
         for layer in self.layers:
-            latents = layer(latents, media)
+            latents = layer(latents, media, watch)
         return self.norm(latents)

@@ -300,3 +300,26 @@ def test_other_errors_stay_what_they_are(engine, monkeypatch):
     monkeypatch.setattr(engine, "_forward", lambda *_, **__: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
         engine.answer(conversation(engine, [("What is it?", [])]), GREEDY)
+
+
+@pytest.mark.parametrize("passes", [0, 1, 3])
+def test_an_interrupted_step_leaves_nothing_that_is_half_there(parts, passes):
+    engine = Engine(*parts)
+    prompt, options = (
+        engine.prompt([user_message("a dog?", [Picture(Image.new("RGB", (20, 24), "red"), "red")])]),
+        Options(max_new_tokens=6),
+    )
+    right = Engine(*parts).answer(prompt, options).text
+    count = iter(range(100))
+
+    def interrupt(*_: object) -> None:
+        if next(count) == passes:
+            raise KeyboardInterrupt
+
+    hook = engine.model.model.language_model.layers[1].register_forward_pre_hook(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            engine.answer(prompt, options)
+    finally:
+        hook.remove()
+    assert [engine.answer(prompt, options).text for _ in range(2)] == [right, right]

@@ -3,7 +3,9 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -39,11 +41,21 @@ class Scripted:
         self.asked.append((question, options))
         yield from EVENTS
 
+    def prompt(self, *arguments):
+        self.looked = arguments
+        return arguments
+
+    def look(self, prompt, answer):
+        assert (prompt, answer) == (self.looked, ANSWER.text)
+        spread = np.zeros((24, 32), np.float32)
+        spread[:, 16:] = 1
+        return SimpleNamespace(picture=prompt[1][-1], map=lambda: spread)
+
 
 @pytest.fixture
 def scripted(monkeypatch):
     fake = Scripted()
-    monkeypatch.setattr("ui.commands.ask._quiet_libraries", lambda: None)  # it is meant for the rest of a process
+    monkeypatch.setattr("ui.commands.ask.quiet_libraries", lambda: None)  # it is meant for the rest of a process
     monkeypatch.setattr("assistant.Assistant", fake)
     return fake
 
@@ -130,6 +142,33 @@ def test_pictures_and_demonstrations_arrive_in_order(scripted, tmp_path):
 def test_without_a_picture_the_question_goes_alone(scripted):
     assert ask("-q", "What is the capital of France?").exit_code == 0
     assert scripted.asked[0][1]["images"] == []
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_heat_map_is_written_over_the_picture(scripted, photo, tmp_path, more):
+    path = tmp_path / "map.png"
+    result = ask(photo, "-q", "What is this?", "--demo", photo, "And this?", "a dog", "--attention", str(path), *more)
+    assert result.exit_code == 0, result.stderr
+    assert "a cat" in result.stdout and result.stdout.count("\n") == 1
+    question, pictures, demos = scripted.looked
+    assert (question, [p.name for p in pictures], demos[0][1:]) == ("What is this?", [photo], ("And this?", "a dog"))
+    with Image.open(path) as shown:
+        assert shown.size == (32, 24)
+        dark, bright = shown.getpixel((4, 12)), shown.getpixel((28, 12))
+    assert sum(dark) < 150 and sum(bright) > 400
+
+
+def test_nothing_is_loaded_for_a_heat_map_that_cannot_be(scripted, photo, tmp_path):
+    asking = [photo, "-q", "What is this?", "--attention"]
+    for arguments, says in (
+        (["-q", "What is this?", "--attention", str(tmp_path / "map.png")], "no picture"),
+        ([*asking, str(tmp_path / "map")], ".png"),
+        ([*asking, str(tmp_path / "none" / "map.png")], "cannot be written"),
+        ([*asking, str(tmp_path)], "is a directory"),
+    ):
+        result = ask(*arguments)
+        assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+    assert scripted.loaded == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["-q", "-"]])

@@ -1,9 +1,10 @@
 """`assistant ask`: one question, one answer."""
 
 import json
-import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,8 @@ import click
 from assistant.errors import InputError
 from assistant.events import last_answer
 from prompts import few_shot, user_message
-from ui.options import answer_options, model_options
+from ui.libraries import quiet_libraries
+from ui.options import answer_options, model_options, utf8
 
 if TYPE_CHECKING:
     from assistant import Answer, Event, Options
@@ -34,6 +36,12 @@ __all__ = ["ask", "show"]
 @model_options
 @answer_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--attention",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.png",
+    help="Write where the answer looked: a heat map over the last picture before it.",
+)
 @click.pass_context
 def ask(
     ctx: click.Context,
@@ -41,6 +49,7 @@ def ask(
     question: str | None,
     demos: tuple[tuple[str, str, str], ...],
     as_json: bool,
+    attention: Path | None,
     model: dict[str, Any],
     options: "Options",
 ) -> None:
@@ -51,16 +60,18 @@ def ask(
     text = _question(question)
     pictures = load_pictures(images)
     shown = [
-        (picture, _text(asked, "demonstration"), _text(answer, "demonstration"))
+        (picture, utf8(asked, "demonstration"), utf8(answer, "demonstration"))
         for picture, (_, asked, answer) in zip(load_pictures(image for image, _, _ in demos), demos, strict=True)
     ]
     few_shot(shown, user_message(text, pictures))
+    if attention:
+        _check_attention(attention, bool(shown or pictures))
     for picture in [*(picture for picture, _, _ in shown), *pictures]:
         for note in picture.notes:
             click.echo(f"note: {picture.name}: {note}", err=True)
 
     if not ctx.find_root().params.get("debug"):
-        _quiet_libraries()
+        quiet_libraries()
     from assistant import Assistant  # only now: it brings torch
     from ui.progress import PartProgress
 
@@ -68,9 +79,29 @@ def ask(
         loaded = Assistant.from_pretrained(**model, progress=progress)
     events = loaded.stream(text, images=pictures, demos=shown, **vars(options))
     if as_json:
-        click.echo(json.dumps(_as_json(last_answer(events), pictures)))
+        answer = last_answer(events)
+        click.echo(json.dumps(_as_json(answer, pictures)))
     else:
-        show(events)
+        answer = show(events)
+    if attention:
+        from assistant.looking import heat_map
+
+        looked = loaded.look(loaded.prompt(text, pictures, shown), answer.text)
+        heat_map(looked.picture.image, looked.map()).save(attention)
+
+
+def _check_attention(path: Path, has_picture: bool) -> None:
+    """Whether a heat map can be made and written.
+
+    Raises:
+        InputError: there is no picture, the file's name is no picture's, or it cannot be written.
+    """
+    if not has_picture:
+        raise InputError("--attention shows where an answer looked, and there is no picture; give one")
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise InputError(f"--attention {path}: heat maps are written as .png, .jpg or .webp; choose such a name")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise InputError(f"--attention {path}: cannot be written; choose a file in a folder that you may write")
 
 
 def _question(given: str | None) -> str:
@@ -86,34 +117,14 @@ def _question(given: str | None) -> str:
             raise InputError(
                 f"the question on stdin is not UTF-8 text ({error.reason}); write it with -q TEXT"
             ) from None
-    text = _text(given or "", "question").strip()
+    text = utf8(given or "", "question").strip()
     if not text:
         raise InputError("there is no question; write one with -q TEXT")
     return text
 
 
-def _text(given: str, what: str) -> str:
-    try:
-        given.encode()  # bytes that were no UTF-8 arrive from the shell as lone surrogates, which no tokenizer takes
-    except UnicodeEncodeError:
-        raise InputError(f"the {what} is not UTF-8 text: {given!r}") from None
-    return given
-
-
-def _quiet_libraries() -> None:
-    """Keep the answer clear of what libraries say while they load; downloads from a hub still show how far they are."""
-    logging.getLogger().setLevel(logging.ERROR)  # before the imports: some warn when they are imported
-
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    enable_progress_bars()
-
-
-def show(events: "Iterable[Event]") -> None:
-    """Print the answer: as it grows on a terminal, whole into a pipe."""
+def show(events: "Iterable[Event]") -> "Answer":
+    """Print the answer: as it grows on a terminal, whole into a pipe; returns it."""
     from assistant import Finished, Token
 
     live = sys.stdout.isatty()
@@ -123,6 +134,8 @@ def show(events: "Iterable[Event]") -> None:
                 click.echo(event.text, nl=False)
             case Finished():
                 click.echo("" if live else event.answer.text)
+                answer = event.answer
+    return answer
 
 
 def _as_json(answer: "Answer", pictures: "Sequence[Picture]") -> dict[str, object]:
