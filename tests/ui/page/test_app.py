@@ -1,5 +1,7 @@
 """The page without a browser: Streamlit's own AppTest, on a model that tells what it was asked."""
 
+import time
+
 import pytest
 
 pytest.importorskip("streamlit")
@@ -42,6 +44,12 @@ def open_page(model):
 
 
 def ask(page, text, *files):
+    """Send a message as soon as the page takes one."""
+    for _ in range(100):
+        if not page.chat_input[0].disabled:
+            break
+        time.sleep(0.05)
+        page.run()
     for file in files:
         page.chat_input[0].upload(file.name, file.read_bytes(), "image/png")
     page.chat_input[0].set_value(text).run()
