@@ -76,7 +76,7 @@ questions = st.lists(
 # Equal answers
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(turns=questions)
 def test_an_answer_is_what_transformers_generates_cold_and_warm(engine, turns):
     prompt = conversation(engine, turns)

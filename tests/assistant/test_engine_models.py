@@ -78,7 +78,7 @@ def shown(ids: list[int], first: int) -> Prompt:
 
 
 @pytest.mark.parametrize(("text", "attend"), KINDS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=prompts, second=prompts, number=st.integers(0, 4))
 def test_cold_warm_and_compiled_say_the_same(build, text, attend, first, second, number):
     engine, compiled = build(text, attend), build(text, attend, compile=True)
@@ -92,7 +92,7 @@ def test_cold_warm_and_compiled_say_the_same(build, text, attend, first, second,
 
 
 @pytest.mark.parametrize(("text", "attend"), KINDS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.lists(prompts, min_size=1, max_size=4), number=st.integers(0, 4))
 def test_a_batch_says_what_its_prompts_say(build, text, attend, batch, number):
     engine = build(text, attend)
